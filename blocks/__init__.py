@@ -1,0 +1,1 @@
+"""Prefect blocks: connections and secrets that configurations refer to by name."""

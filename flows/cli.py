@@ -1,0 +1,231 @@
+"""The command line. Results go to standard output, progress and errors to standard error.
+
+Exit codes: 0 done; 1 an unexpected error; 2 the input is wrong and nothing was started; 3 the run ended without all that was
+asked for; 4 a package is not what it says it is.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import packhouse
+from packhouse.errors import InputError, PackhouseError, VerificationFailed
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=packhouse.__doc__, pretty_exceptions_enable=False)
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+DEFAULT_CONFIG = Path("packhouse.yaml")
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration file, YAML or JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class ExitCode(IntEnum):
+    """What the exit code of a command means."""
+
+    OK = 0
+    UNEXPECTED = 1
+    BAD_INPUT = 2
+    INCOMPLETE = 3
+    NOT_VERIFIED = 4
+
+
+@app.command()
+def run(
+    config: ConfigArgument = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.")] = False,
+) -> None:
+    """Grade the candidates on every accelerator and package the winners."""
+    with _explained(as_json):
+        _run(config, as_json, verbose)
+
+
+@app.command()
+def plan(config: ConfigArgument = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Say what a run would do, and what it would take from earlier runs; nothing is started or written."""
+    with _explained(as_json):
+        from packhouse.config import load_config
+        from packhouse.plan import prepare
+
+        prepared = prepare(load_config(config))
+        _quieten_prefect()
+        from dataclasses import asdict
+
+        from tasks.preview import preview
+
+        shown = preview(prepared.plan)
+        if as_json:
+            _print_json(asdict(shown))
+            return
+        table = Table(title="Evaluations", title_justify="left")
+        for heading in ("candidate", "accelerator", "state"):
+            table.add_column(heading)
+        for evaluation in shown.evaluations:
+            table.add_row(evaluation.candidate, evaluation.accelerator, "cached" if evaluation.is_cached else "to do")
+        out.print(table)
+        for package in shown.packages:
+            state = {True: "cached", False: "to do", None: "after ranking"}[package.is_cached]
+            out.print(f"{package.type} ({state}): {package.what}")
+        for merged in (candidate for candidate in prepared.plan.candidates if candidate.same_as):
+            out.print(f"{merged.name} is the same as {', '.join(merged.same_as)} and is evaluated once")
+        out.print(f"About {shown.estimate_s:.0f} s of work, and up to 20 s to start a temporary Prefect API where none runs.")
+
+
+@app.command()
+def rank(
+    release: Annotated[Path, typer.Argument(help="release.json, or the output folder that has it.")] = Path("packages"),
+    as_json: JsonOption = False,
+) -> None:
+    """Print the ranking of an earlier run."""
+    with _explained(as_json):
+        from packhouse.release import read_release
+
+        stored = read_release(release)
+        if as_json:
+            _print_json(stored.job.model_dump(mode="json", include={"overall", "by_accelerator"}))
+        else:
+            _print_ranking(stored)
+
+
+@app.command()
+def schema(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file instead.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the JSON schema of the configuration."""
+    with _explained(as_json):
+        from packhouse.config.schema import schema_text
+
+        if output:
+            output.write_text(schema_text(), encoding="utf-8")
+        else:
+            sys.stdout.write(schema_text())
+
+
+@app.command()
+def verify(package: Annotated[Path, typer.Argument(help="A Zipfile package.")], as_json: JsonOption = False) -> None:
+    """Check every digest in a package and load every model in it."""
+    with _explained(as_json):
+        from packhouse.verification import verify_archive
+
+        verified = verify_archive(package)
+        if as_json:
+            _print_json(verified.model_dump(mode="json"))
+            return
+        for model in verified.models:
+            out.print(f"{model.model_path}: {model.outcome}")
+        out.print(f"{package}: {verified.files} files are what the manifest says")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Folder to make the example in.")] = Path("packhouse-demo"),
+    as_json: JsonOption = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.")] = False,
+) -> None:
+    """Train a family of digit classifiers on real data, grade them, and package them."""
+    with _explained(as_json):
+        from packhouse.demo import make_demo
+
+        err.print("training digit classifiers on scikit-learn's digits …")
+        _run(make_demo(folder, err.print), as_json, verbose)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _run(path: Path, as_json: bool, verbose: bool) -> None:
+    import asyncio
+
+    from packhouse.config import load_config
+    from packhouse.plan import prepare
+    from packhouse.release import Release
+
+    config = load_config(path)
+    prepare(config)
+    _quieten_prefect(verbose)
+    from flows.local_api import prefect_api
+    from flows.progress import shown_progress
+
+    with prefect_api(lambda text: err.print(f"[dim]{text}[/]")):
+        from flows.package_models import package_models
+
+        async def graded_and_packed() -> tuple[str | None, Any]:
+            state = await package_models(config, return_state=True)
+            return state.message, await state.aresult(raise_on_failure=False)
+
+        with shown_progress(err):
+            message, release = asyncio.run(graded_and_packed())
+    if not isinstance(release, Release):
+        raise PackhouseError(message or "the run failed; --verbose shows Prefect's log")
+    if as_json:
+        _print_json(release.model_dump(mode="json"))
+    else:
+        _print_ranking(release)
+        for package in release.packages:
+            out.print(f"{package.type}: {config.output_dir / package.name}")
+        out.print(f"Report: {config.output_dir / 'report.html'}")
+    if not release.is_complete:
+        err.print(f"[red]{escape(release.verdict)}[/]")
+        raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def _print_ranking(release: Any) -> None:
+    from packhouse.report.tables import heading, ranking_rows
+
+    ranked_by = [metric for metric in release.job.metrics if metric.priority > 0]
+    columns = ["rank", "candidate", *(heading(metric) for metric in sorted(ranked_by, key=lambda metric: metric.priority))]
+    for spec, ranking in release.job.by_accelerator.items():
+        rows = ranking_rows(release.job, ranking)
+        table = Table(*columns, title=f"Ranking on {spec}", title_justify="left")
+        for row in rows:
+            table.add_row(*(str(row[column]) for column in columns))
+        out.print(table)
+        for row in rows:
+            out.print(f"[bold]{row['rank']}[/] {escape(row['candidate'])}: {escape(row['why'])}", highlight=False)
+        out.print()
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+@contextmanager
+def _explained(as_json: bool) -> Iterator[None]:
+    """Turn what Packhouse raises into a message on standard error, JSON if asked for, and an exit code."""
+    codes: dict[type[PackhouseError], ExitCode] = {
+        InputError: ExitCode.BAD_INPUT,
+        VerificationFailed: ExitCode.NOT_VERIFIED,
+    }
+    try:
+        yield
+    except PackhouseError as error:
+        code = codes.get(type(error), ExitCode.UNEXPECTED)
+        if as_json:
+            problems = [vars(problem) for problem in getattr(error, "problems", ())]
+            _print_json({"error": type(error).__name__, "message": str(error), "problems": problems})
+        for line in str(error).splitlines():
+            err.print(f"[red]error:[/] {escape(line)}")
+        raise typer.Exit(code) from error
+
+
+def _quieten_prefect(verbose: bool = False) -> None:
+    """Keep Prefect's log off the console, where progress is shown instead; the API gets it all the same."""
+    defaults = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    if not verbose:
+        defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

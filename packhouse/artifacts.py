@@ -1,0 +1,122 @@
+"""The content-addressed store: every file lies under the SHA-256 of its bytes, in the result storage.
+
+Files are streamed, never held in memory, and appear under their digest only when they are complete. A digest is checked
+when bytes go in and when they come out, so what is read is what was written.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from packhouse.errors import ArtifactError
+from packhouse.records import Record
+
+CHUNK_BYTES = 4 << 20
+
+
+class Artifact(Record):
+    """A file in the store. `crc32` is that of ZIP archives, computed once here and used by every package."""
+
+    sha256: str
+    size_bytes: int
+    crc32: int
+
+
+class ArtifactStore:
+    """Files under ``blobs/sha256/<hex>`` of a folder, by default that of Prefect's local result storage."""
+
+    def __init__(self, root: Path) -> None:
+        """Use the folder `root`, which is made when the first file is put there."""
+        self._blobs = root / "blobs" / "sha256"
+
+    def path(self, sha256: str) -> Path:
+        """Return where the bytes of a digest lie; read-only. Raises ArtifactError where they are missing."""
+        path = self._blobs / sha256
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing from the result storage; run again without its cached results")
+        return path
+
+    def __contains__(self, sha256: str) -> bool:
+        """Whether the store has the bytes of a digest."""
+        return (self._blobs / sha256).is_file()
+
+    def put(self, source: Path, expected: Artifact | None = None) -> Artifact:
+        """Copy a file into the store and return its artifact.
+
+        Raises:
+            ArtifactError: the bytes are not those of `expected`, because the file changed after it was looked at.
+        """
+        with self.staging() as staging:
+            copy = staging / "blob"
+            artifact = measure(source, copy)
+            if expected is not None and artifact != expected:
+                raise ArtifactError(f"{source} changed while it was being received; leave it alone and run again")
+            return self._adopt(copy, artifact)
+
+    def adopt(self, source: Path) -> Artifact:
+        """Move a file that was made in `staging` into the store, without copying it."""
+        return self._adopt(source, measure(source))
+
+    def put_bytes(self, content: bytes) -> Artifact:
+        """Store `content` and return its artifact."""
+        with self.staging() as staging:
+            (staging / "blob").write_bytes(content)
+            return self.adopt(staging / "blob")
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Give a fresh folder on the store's own file system; what is left in it afterwards is removed."""
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".staging-", dir=self._blobs.parent) as folder:
+            yield Path(folder)
+
+    def check(self, artifact: Artifact) -> Path:
+        """Return the path of an artifact after reading all its bytes. Raises ArtifactError where they changed."""
+        path = self.path(artifact.sha256)
+        if measure(path) != artifact:
+            raise ArtifactError(f"{path} was changed after it was stored; delete it and run again")
+        return path
+
+    def place(self, artifact: Artifact, destination: Path) -> None:
+        """Put an artifact at `destination`, replacing what is there in one step: a link where possible, else a copy."""
+        source = self.path(artifact.sha256)
+        beside = destination.with_name(f".{destination.name}.{os.getpid()}-{os.urandom(4).hex()}")
+        try:
+            try:
+                os.link(source, beside)
+            except OSError:
+                shutil.copyfile(source, beside)
+            beside.replace(destination)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def _adopt(self, path: Path, artifact: Artifact) -> Artifact:
+        path.chmod(0o444)
+        path.replace(self._blobs / artifact.sha256)
+        return artifact
+
+
+def measure_bytes(content: bytes) -> Artifact:
+    """Return the artifact that `content` would be."""
+    return Artifact(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), crc32=zlib.crc32(content))
+
+
+def measure(source: Path, copy_to: Path | None = None) -> Artifact:
+    """Read a file once for its size and digests, copying it on the way if asked. A link is refused (OSError)."""
+    sha256, crc32, size_bytes = hashlib.sha256(), 0, 0
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    with ExitStack() as files:
+        reader = files.enter_context(os.fdopen(os.open(source, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0))
+        writer = files.enter_context(copy_to.open("wb")) if copy_to else None
+        while count := reader.readinto(buffer):
+            sha256.update(buffer[:count])
+            crc32 = zlib.crc32(buffer[:count], crc32)
+            size_bytes += count
+            if writer:
+                writer.write(buffer[:count])
+    return Artifact(sha256=sha256.hexdigest(), size_bytes=size_bytes, crc32=crc32)

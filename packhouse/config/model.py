@@ -1,0 +1,84 @@
+"""The whole configuration as one frozen model; each stage defines its own part of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from packhouse.accelerators import Accelerator
+from packhouse.candidates import CandidateSource
+from packhouse.evaluation.data import DataConfig
+from packhouse.metrics import QUALITY_TYPES, Metric, MetricConfig, flatten
+from packhouse.packaging import Packaging, any_packaging, with_type_as_registered
+from packhouse.records import Record
+
+if TYPE_CHECKING:
+    AnyPackaging = Packaging
+else:
+    AnyPackaging = any_packaging()
+
+
+class PackhouseConfig(Record):
+    """Grade candidates on accelerators by metrics, and package the winners."""
+
+    candidates: CandidateSource = Field(description="Where the candidates come from.")
+    data: DataConfig | None = Field(
+        default=None,
+        title="Data",
+        description="Labelled samples; without them only latency, size and memory can be measured.",
+    )
+    accelerators: tuple[Accelerator, ...] = Field(
+        default=(Accelerator(),), min_length=1, description="What the candidates are graded on, each on its own."
+    )
+    metrics: tuple[MetricConfig, ...] = Field(min_length=1, description="What the candidates are graded by.")
+    baseline: str | None = Field(
+        default=None, description="Name of the candidate that relative goals compare with; often the unoptimised model."
+    )
+    packaging: tuple[AnyPackaging, ...] = Field(default=(), description="What is made of the winners: one package each.")
+    output_dir: Path = Field(default=Path("packages"), description="Folder for packages, the report and the release record.")
+
+    @field_validator("packaging", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        several = [value] if isinstance(value, dict) else value
+        return [with_type_as_registered(item) for item in several] if isinstance(several, list | tuple) else several
+
+    @field_validator("packaging")
+    @classmethod
+    def _outputs_are_distinct(cls, value: tuple[Packaging, ...]) -> tuple[Packaging, ...]:
+        names = [packaging.output_name.lower() for packaging in value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two packages would be called {twice!r} in the output folder; give each its own name")
+        return value
+
+    @field_validator("accelerators")
+    @classmethod
+    def _specs_are_distinct(cls, value: tuple[Accelerator, ...]) -> tuple[Accelerator, ...]:
+        specs = [accelerator.spec for accelerator in value]
+        if twice := next((spec for spec in specs if specs.count(spec) > 1), None):
+            raise ValueError(f"{twice} is listed twice; keep one of them")
+        return value
+
+    @model_validator(mode="after")
+    def _metrics_can_rank(self) -> "PackhouseConfig":
+        metrics = self.flat_metrics
+        names = [metric.name for metric in metrics]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"metrics: {twice!r} is defined twice; give the metrics different names")
+        priorities = [metric.priority for metric in metrics if metric.priority > 0]
+        if duplicate := next((item for item in priorities if priorities.count(item) > 1), None):
+            shared = " and ".join(metric.name for metric in metrics if metric.priority == duplicate)
+            raise ValueError(f"metrics: {shared} have the same priority {duplicate}; number the ranked ones 1, 2, 3, …")
+        if not priorities:
+            raise ValueError("metrics: none has a priority, so nothing can be ranked; give the most important one priority: 1")
+        relative = [metric.name for metric in metrics if metric.goal and metric.goal.is_relative]
+        if relative and self.baseline is None:
+            raise ValueError(f"baseline: is not set, and the goal of {relative[0]} is relative to it; name a candidate")
+        if self.data is None and (quality := [metric.name for metric in metrics if metric.type in QUALITY_TYPES]):
+            raise ValueError(f"data: is not set, and {quality[0]} needs labelled samples; give data.path and data.labels")
+        return self
+
+    @property
+    def flat_metrics(self) -> tuple[Metric, ...]:
+        """One metric per number that is measured."""
+        return flatten(self.metrics)

@@ -1,0 +1,90 @@
+"""Take over a whole Olive configuration: its packaging, metrics, accelerators, and the output that it left.
+
+What only Packhouse knows can stand beside Olive's keys in the same file: `candidates`, `data`, `baseline` and `accelerators`
+win over what is derived. Olive's data configurations are PyTorch code and cannot be taken over; give `data` instead.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from packhouse.errors import InputError
+
+OLIVE_ONLY = {"input_model", "passes", "pass_flows", "engine", "systems", "packaging_config"}
+OWN_KEYS = ("candidates", "data", "accelerators", "baseline")
+INPUT_MODEL = "input_model"
+
+
+def is_olive_config(document: Mapping[str, Any]) -> bool:
+    """Whether a document is an Olive configuration, with or without additions for Packhouse."""
+    return bool(OLIVE_ONLY & document.keys())
+
+
+def from_olive(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the Packhouse configuration that an Olive configuration stands for.
+
+    Raises:
+        InputError: it has no evaluator to grade by.
+    """
+    engine = _mapping(document, "engine", path)
+    derived: dict[str, Any] = {
+        "candidates": {"type": "olive", "path": document.get("output_dir") or engine.get("output_dir") or "."},
+        "metrics": _metrics(document, engine, path),
+        "packaging": packaging_of(document, path),
+    }
+    if accelerators := list(_accelerators(document, engine, path)):
+        derived["accelerators"] = accelerators
+    model = _mapping(document, "input_model", path)
+    model_path = model.get("model_path") or _mapping(model, "config", path).get("model_path")
+    if isinstance(model_path, str) and (path.parent / model_path).is_file():
+        derived["candidates"]["input_model"] = model_path
+        derived["baseline"] = INPUT_MODEL
+    return derived | {key: document[key] for key in OWN_KEYS if key in document}
+
+
+def packaging_of(document: Mapping[str, Any], path: Path) -> Any:
+    """Return the ``packaging_config`` of an Olive configuration, or an empty list."""
+    return document.get("packaging_config") or _mapping(document, "engine", path).get("packaging_config") or []
+
+
+def _metrics(document: Mapping[str, Any], engine: Mapping[str, Any], path: Path) -> Any:
+    evaluator = document.get("evaluator") or engine.get("evaluator")
+    if isinstance(evaluator, str):
+        evaluator = _named(document.get("evaluators"), evaluator)
+    metrics = evaluator.get("metrics") if isinstance(evaluator, Mapping) else None
+    if not metrics:
+        raise InputError.at(
+            f"{path}: evaluator",
+            "names no evaluator with metrics to grade by",
+            "add one, with a priority for each ranked metric",
+        )
+    return metrics
+
+
+def _accelerators(document: Mapping[str, Any], engine: Mapping[str, Any], path: Path) -> Iterator[dict[str, Any]]:
+    target = document.get("target") or engine.get("target")
+    system = _named(document.get("systems"), target) if isinstance(target, str) else target
+    if not isinstance(system, Mapping):
+        return
+    for accelerator in system.get("accelerators") or _mapping(system, "config", path).get("accelerators") or []:
+        for provider in accelerator.get("execution_providers") or ["CPUExecutionProvider"]:
+            name, options = provider if isinstance(provider, list) else (provider, {})
+            yield {
+                "device": accelerator.get("device") or "cpu",
+                "execution_provider": name,
+                "provider_options": options or {},
+            }
+
+
+def _named(entries: Any, name: str) -> Any:
+    """Return an entry of Olive's named things, which are an object by name or a list of objects with names."""
+    if isinstance(entries, Mapping):
+        return entries.get(name)
+    return next((entry for entry in entries or [] if isinstance(entry, Mapping) and entry.get("name") == name), None)
+
+
+def _mapping(document: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+    value = document.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise InputError.at(f"{path}: {key}", f"is {value!r}, and Olive has an object there", "mend the file")
+    return value

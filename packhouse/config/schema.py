@@ -1,0 +1,42 @@
+"""The JSON schema of a configuration file, for editors and for the reference documentation.
+
+It describes what may be *written*: one package or several, settings nested under ``config`` or not, types in any case.
+"""
+
+import json
+from typing import Any
+
+from packhouse.config.model import PackhouseConfig
+from packhouse.packaging import packaging_types
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON schema of a configuration file."""
+    schema = PackhouseConfig.model_json_schema()
+    for name in packaging_types():
+        definition = schema["$defs"][name]
+        settings = {key: value for key, value in definition["properties"].items() if key not in ("type", "name")}
+        definition["properties"]["type"] = {**definition["properties"]["type"], "const": name}
+        definition["properties"]["config"] = {
+            "type": "object",
+            "description": "The settings of this type, as in Olive; they may also stand beside it.",
+            "properties": settings,
+            "additionalProperties": False,
+        }
+        definition["required"] = ["type"]
+    several = schema["properties"]["packaging"]
+    schema["properties"]["packaging"] = {
+        "description": several.pop("description"),
+        "anyOf": [
+            several,
+            several["items"],
+            {"type": "string", "description": "An Olive configuration file, whose packaging_config is taken."},
+        ],
+        "default": [],
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Packhouse configuration", **schema}
+
+
+def schema_text() -> str:
+    """Return the schema as it is committed in ``docs/packhouse.schema.json``."""
+    return json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,63 @@
+"""Every error that Packhouse raises on purpose.
+
+    PackhouseError
+    ├── InputError            the configuration, a candidate or the data is wrong; nothing was started
+    ├── EvaluationFailed      one candidate could not be evaluated on one accelerator; the others go on
+    ├── PackagingFailed       one package could not be made; the others go on
+    ├── ArtifactError         the artifact store lost, or cannot take, bytes
+    └── VerificationFailed    a package is not what it says it is
+
+An error says what happened, where, and what to do about it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+
+class PackhouseError(Exception):
+    """Base of all errors raised by Packhouse."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with the input: where it is, what is wrong, and the remedy."""
+
+    where: str
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        """Return one line: place, finding, remedy."""
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{line} → {self.remedy}" if self.remedy else line
+
+
+class InputError(PackhouseError):
+    """The input is wrong in one or more places, all of them listed in `problems`."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """Keep the problems and make the message one line per problem."""
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @classmethod
+    def at(cls, where: str, what: str, remedy: str = "") -> Self:
+        """Make an error with a single problem."""
+        return cls([Problem(where, what, remedy)])
+
+
+class EvaluationFailed(PackhouseError):
+    """A candidate could not be evaluated on an accelerator; the message is the reason."""
+
+
+class PackagingFailed(PackhouseError):
+    """A package could not be made; the message is the reason and the remedy."""
+
+
+class ArtifactError(PackhouseError):
+    """The artifact store cannot give back, or cannot take, the bytes of a digest."""
+
+
+class VerificationFailed(PackhouseError):
+    """A package was opened and is not what its manifest says."""

@@ -1,0 +1,87 @@
+"""What is asked of an evaluation, and what comes of it."""
+
+from packhouse.accelerators import Accelerator
+from packhouse.artifacts import Artifact
+from packhouse.candidates import Candidate
+from packhouse.evaluation.fingerprint import Fingerprint
+from packhouse.evaluation.latency import TimingPlan
+from packhouse.metrics import Metric
+from packhouse.records import Record, digest_of
+from packhouse.user_code import code_digest
+
+# Raised whenever the same request would give another evaluation than before.
+PROTOCOL_VERSION = 1
+
+
+class EvaluationRequest(Record):
+    """Everything that an evaluation depends on. Its `key` is the evaluation's address in the result storage."""
+
+    candidate: Candidate
+    accelerator: Accelerator
+    metrics: tuple[Metric, ...]
+    data: Artifact
+    input_keys: dict[str, str]
+    batch_size: int
+    timing: TimingPlan
+    fingerprint: Fingerprint
+
+    @property
+    def key(self) -> str:
+        """A digest of what is measured, how and where; priorities, goals and names have no part in it."""
+        measured = [
+            [
+                metric.name,
+                metric.type,
+                metric.sub_type,
+                metric.settings,
+                metric.function and code_digest(metric.function),
+            ]
+            for metric in self.metrics
+        ]
+        return "evaluation-" + digest_of(
+            {
+                "protocol": PROTOCOL_VERSION,
+                "candidate": self.candidate.digest,
+                "accelerator": self.accelerator.model_dump(mode="json"),
+                "metrics": measured,
+                "data": self.data.sha256,
+                "inputs": self.input_keys,
+                "batch_size": self.batch_size,
+                "timing": self.timing.model_dump(mode="json"),
+                "fingerprint": self.fingerprint.model_dump(mode="json"),
+            }
+        )
+
+
+class MetricValue(Record):
+    """A measured number: its unit and how many samples it was made of."""
+
+    value: float
+    unit: str
+    n: int
+
+
+class Evaluation(Record):
+    """What a candidate did on an accelerator, or why it could not.
+
+    `placement` counts nodes per execution provider. `samples` are the raw latencies as an .npy file of int64 nanoseconds in
+    the order of measurement; `predictions` the outputs for all samples, as an .npz file with one array per output name.
+    `startup_ms` has `session_creation` and `first_inference`. `duration_s` is what the whole evaluation took.
+    """
+
+    candidate: str
+    accelerator: str
+    failure: str | None = None
+    metrics: dict[str, MetricValue] = {}
+    placement: dict[str, int] = {}
+    startup_ms: dict[str, float] = {}
+    peak_memory_bytes: int | None = None
+    samples: Artifact | None = None
+    predictions: Artifact | None = None
+    runtime_version: str | None = None
+    duration_s: float = 0.0
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The metrics as plain numbers by name."""
+        return {name: metric.value for name, metric in self.metrics.items()}

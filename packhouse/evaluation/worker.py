@@ -1,0 +1,195 @@
+"""The child process that runs one candidate: it holds the session and answers one JSON line per request.
+
+It runs as a script with only numpy and onnxruntime, so that it works in the environment of any onnxruntime distribution,
+and in a process of its own, so that a crash or an out-of-memory kill ends one candidate and nothing else. Requests come on
+standard input as ``{"do": <name>, ...}``; answers go to what was standard output when it started.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+CPU = "CPUExecutionProvider"
+Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
+
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
+    "tensor(bool)": "bool",
+    "tensor(string)": "str",
+}
+
+
+class Refused(Exception):
+    """The candidate cannot run as asked; the message is the reason that is reported."""
+
+
+class Worker:
+    """One candidate's session, the data it runs on, and what is asked of both."""
+
+    def __init__(self) -> None:
+        self.data: Arrays = {}
+        self.memory_before = 0
+        self.next_sample = 0
+
+    def read_data(self, path: str, inputs: dict[str, str]) -> dict[str, Any]:
+        """Load the samples: `inputs` maps each model input to an array of the file."""
+        with np.load(path, allow_pickle=False) as arrays:
+            self.data = {name: arrays[key] for name, key in inputs.items()}
+        return {"samples": len(next(iter(self.data.values())))}
+
+    def providers(self) -> dict[str, Any]:
+        """Return the execution providers that this onnxruntime was built with."""
+        return {"providers": ort.get_available_providers()}
+
+    def create_session(
+        self, model: str, provider: str, provider_options: dict[str, str], session_options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Create the session on exactly `provider`; any node left to the CPU instead is a reason to refuse."""
+        if provider not in ort.get_available_providers():
+            raise Refused(
+                f"{provider} is not in this onnxruntime ({ort.__version__}); it has {', '.join(ort.get_available_providers())}"
+            )
+        self.memory_before = resident_bytes("VmRSS")
+        options = _session_options(session_options)
+        if provider != CPU:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        started = time.perf_counter_ns()
+        self.session = ort.InferenceSession(
+            model, options, providers=[provider], provider_options=[provider_options], enable_fallback=0
+        )
+        duration_ns = time.perf_counter_ns() - started
+        placement: dict[str, int] = {}
+        for subgraph in self.session.get_provider_graph_assignment_info():
+            placement[subgraph.ep_name] = placement.get(subgraph.ep_name, 0) + len(subgraph.get_nodes())
+        if strays := {name: count for name, count in placement.items() if name != provider}:
+            raise Refused(f"only {placement.get(provider, 0)} of its nodes run on {provider}; elsewhere: {strays}")
+        if self.session.get_providers()[0] != provider:
+            raise Refused(f"{provider} could not be used; the session fell back to {', '.join(self.session.get_providers())}")
+        self.input_types = {value.name: value.type for value in self.session.get_inputs()}
+        self.fixed_batch = next(
+            (value.shape[0] for value in self.session.get_inputs() if value.shape and isinstance(value.shape[0], int)),
+            None,
+        )
+        return {"duration_ns": duration_ns, "placement": placement, "onnxruntime": ort.__version__}
+
+    def prepare_timing(self, batch_size: int) -> dict[str, Any]:
+        """Cut the samples into the feeds that will be timed, and time the first inference of the session."""
+        size = self.fixed_batch or batch_size
+        limit = max(1, 256 // size) * size
+        self.feeds = [feed for feed, _ in self._batches(size, limit)]
+        self.output_names = [value.name for value in self.session.get_outputs()]
+        return {"duration_ns": self.time(1)["samples_ns"][0], "batch_size": size}
+
+    def time(self, runs: int) -> dict[str, Any]:
+        """Run `runs` times, cycling through the feeds, and return each run's wall time in nanoseconds."""
+        run, names, clock = self.session.run, self.output_names, time.perf_counter_ns
+        feeds = [self.feeds[(self.next_sample + index) % len(self.feeds)] for index in range(runs)]
+        samples = []
+        for feed in feeds:
+            started = clock()
+            run(names, feed)
+            samples.append(clock() - started)
+        self.next_sample += runs
+        return {"samples_ns": samples}
+
+    def predict(self, batch_size: int, output: str) -> dict[str, Any]:
+        """Run all samples and write the outputs as arrays to the .npz file `output`."""
+        names = [value.name for value in self.session.get_outputs()]
+        parts: dict[str, list[Any]] = {name: [] for name in names}
+        for feed, count in self._batches(self.fixed_batch or batch_size):
+            for name, value in zip(names, self.session.run(names, feed), strict=True):
+                if isinstance(value, np.ndarray):
+                    parts[name].append(value[:count] if value.ndim else value[None])
+        arrays = {name: np.concatenate(values) for name, values in parts.items() if values}
+        if not arrays:
+            raise Refused("none of its outputs is a tensor")
+        with Path(output).open("wb") as file:
+            np.savez(file, **{name: _storable(array) for name, array in arrays.items()})
+        return {"outputs": list(arrays)}
+
+    def peak_memory(self) -> dict[str, Any]:
+        """Return how far resident memory rose above what it was before the session, in bytes."""
+        return {"bytes": max(0, resident_bytes("VmHWM") - self.memory_before)}
+
+    def _batches(self, size: int, limit: int | None = None) -> Iterator[tuple[Arrays, int]]:
+        """Yield feeds of exactly `size` samples, the last one filled up from the start, with how many of them are new."""
+        total = len(next(iter(self.data.values())))
+        for start in range(0, min(total, limit or total), size):
+            index = np.arange(start, start + size) % total
+            feed = {name: _as_input(array[index], self.input_types[name]) for name, array in self.data.items()}
+            yield feed, min(size, total - start)
+
+
+def _session_options(settings: dict[str, Any]) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    for name, value in settings.items():
+        if value is None:
+            continue
+        if name == "extra_session_config":
+            for key, entry in value.items():
+                options.add_session_config_entry(key, entry)
+        elif name == "execution_mode":
+            options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if value else ort.ExecutionMode.ORT_SEQUENTIAL
+        elif name == "graph_optimization_level":
+            options.graph_optimization_level = ort.GraphOptimizationLevel(value)
+        else:
+            setattr(options, name, value)
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
+
+
+def _as_input(array: Any, onnx_type: str) -> Any:
+    dtype = DTYPES.get(onnx_type)
+    if dtype is None:
+        raise Refused(f"it has an input of type {onnx_type}, which cannot be fed from an array")
+    return np.ascontiguousarray(array.astype(object if dtype == "str" else dtype, copy=False))
+
+
+def _storable(array: Any) -> Any:
+    return array.astype(str) if array.dtype == object else array
+
+
+def resident_bytes(field: str) -> int:
+    """Return VmRSS (now) or VmHWM (highest so far) of this process; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(field)), 0)
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    worker = Worker()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {"ok": getattr(worker, request.pop("do"))(**request)}
+        except Refused as error:
+            answer = {"refused": str(error)}
+        except Exception as error:  # noqa: BLE001 - whatever a provider raises is the reason
+            answer = {"refused": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

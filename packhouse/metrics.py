@@ -1,0 +1,226 @@
+"""What candidates are graded by: metrics in Olive's configuration shape, and the flat list that the rest works with."""
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from packhouse.records import Record
+
+MetricType = Literal["accuracy", "latency", "throughput", "size_on_disk", "peak_memory", "startup", "custom"]
+GoalType = Literal["threshold", "min-improvement", "percent-min-improvement", "max-degradation", "percent-max-degradation"]
+
+QUALITY_TYPES = {"accuracy", "custom"}  # need labels
+TIMED_TYPES = {"latency", "throughput"}  # need the device to themselves
+TIMING_SUB_TYPES = ("avg", "min", "max", "p50", "p75", "p90", "p95", "p99", "p999")
+# The name a sub type may have in a configuration (scikit-learn's or Olive's) → the scikit-learn metric.
+QUALITY_SUB_TYPES = {
+    "accuracy": "accuracy",
+    "accuracy_score": "accuracy",
+    "balanced_accuracy": "balanced_accuracy",
+    "f1": "f1",
+    "f1_score": "f1",
+    "precision": "precision",
+    "recall": "recall",
+    "roc_auc": "roc_auc",
+    "auroc": "roc_auc",
+}
+# Sub types of every type but `custom`, whose names are free.
+SUB_TYPES: dict[str, tuple[str, ...]] = {
+    "accuracy": tuple(QUALITY_SUB_TYPES),
+    "latency": TIMING_SUB_TYPES,
+    "throughput": TIMING_SUB_TYPES,
+    "size_on_disk": ("bytes",),
+    "peak_memory": ("bytes",),
+    "startup": ("session_creation", "first_inference"),
+}
+HIGHER_IS_BETTER = {
+    "accuracy": True,
+    "latency": False,
+    "throughput": True,
+    "size_on_disk": False,
+    "peak_memory": False,
+    "startup": False,
+}
+UNITS = {"latency": "ms", "throughput": "samples/s", "size_on_disk": "B", "peak_memory": "B", "startup": "ms"}
+
+
+class Goal(Record):
+    """What a metric must reach; relative goals compare with the baseline candidate on the same accelerator.
+
+    With direction d = +1 where higher is better and -1 otherwise, and baseline value b, the value v passes if
+    ``d·v ≥ d·target``, where the target is ``value`` (threshold), ``b + d·value`` (min-improvement),
+    ``b + d·|b|·value/100`` (percent-min-improvement), ``b - d·value`` (max-degradation) or
+    ``b - d·|b|·value/100`` (percent-max-degradation), as in Olive.
+    """
+
+    type: GoalType = Field(description="Kind of goal.")
+    value: float = Field(description="In the metric's unit; per cent (50 is half) for the percent types.")
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether the goal needs a baseline."""
+        return self.type != "threshold"
+
+    def target(self, higher_is_better: bool, baseline: float | None) -> float:
+        """Return the value that must be reached; `baseline` is needed for relative goals."""
+        if self.type == "threshold":
+            return self.value
+        if baseline is None:
+            raise ValueError(f"a {self.type} goal needs a baseline value")
+        sign = 1 if higher_is_better else -1
+        if self.type.endswith("max-degradation"):
+            sign = -sign
+        step = abs(baseline) * self.value / 100 if self.type.startswith("percent") else self.value
+        return baseline + sign * step
+
+
+class Tolerance(Record):
+    """The difference up to which two values count as equal: absolute, or relative to the better one."""
+
+    value: float = 0.0
+    is_relative: bool = False
+
+    def covers(self, best: float, other: float) -> bool:
+        """Whether `other` is within the tolerance of `best`."""
+        return abs(best - other) <= (self.value * abs(best) if self.is_relative else self.value)
+
+    def __str__(self) -> str:
+        """Return the tolerance as it is written in a configuration."""
+        return f"{self.value * 100:g}%" if self.is_relative else f"{self.value:g}"
+
+
+class SubType(Record):
+    """One number of a metric, for example ``accuracy_score`` or ``p95``."""
+
+    name: str = Field(description="Sub type, for example accuracy_score, f1, avg, p95, bytes.")
+    priority: int = Field(default=-1, description="Rank of this number in the order of candidates, 1 first; -1 is not ranked.")
+    higher_is_better: bool | None = Field(default=None, description="Direction; required for custom metrics only.")
+    goal: Goal | None = Field(default=None, title="Goal", description="What a candidate must reach to be ranked.")
+    tolerance: float | str = Field(
+        default=0.0,
+        description="Difference that counts as a tie: a number in the metric's unit, or a per cent text such as 2%.",
+    )
+    metric_config: dict[str, Any] = Field(
+        default={},
+        description="warmup_num, repeat_test_num (timing); average, labels, … (scikit-learn); Olive's others are ignored.",
+    )
+
+    @field_validator("priority")
+    @classmethod
+    def _priority_starts_at_one(cls, value: int) -> int:
+        if value != -1 and value < 1:
+            raise ValueError("a priority is 1 (first), 2, 3, …, or -1 for a number that is not ranked by")
+        return value
+
+    @field_validator("tolerance")
+    @classmethod
+    def _tolerance_is_readable(cls, value: float | str) -> float | str:
+        parse_tolerance(value)
+        return value
+
+    @field_validator("metric_config", mode="before")
+    @classmethod
+    def _null_is_empty(cls, value: object) -> object:
+        return {} if value is None else value
+
+
+class UserConfig(Record, extra="allow"):
+    """A metric's user settings. Olive's keys are accepted; those that only Olive understands have no effect here."""
+
+    function: str | None = Field(
+        default=None,
+        description="Custom metric as module:function or file.py:function, called with outputs and labels.",
+    )
+
+
+class MetricConfig(Record):
+    """A metric and its sub types, in the shape of Olive's evaluator configuration."""
+
+    name: str = Field(description="Name of the metric; results are called <name>-<sub type>.")
+    type: MetricType = Field(description="Kind of metric.")
+    sub_types: tuple[SubType, ...] = Field(min_length=1, description="The numbers to measure.")
+    user_config: UserConfig | None = Field(default=None, title="User config", description="Settings of this metric.")
+    data_config: str | dict[str, Any] | None = Field(
+        default=None,
+        title="Data config",
+        description="Olive's data configuration; accepted, the data come from `data`.",
+    )
+    backend: str | None = Field(default=None, description="Olive's metric backend; accepted, scikit-learn computes.")
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _lower_case_type(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _sub_types_fit_the_type(self) -> "MetricConfig":
+        known = SUB_TYPES.get(self.type)
+        for sub_type in self.sub_types:
+            if known and sub_type.name not in known:
+                raise ValueError(f"{self.type} has no sub type {sub_type.name!r}; use one of {', '.join(known)}")
+            if self.type == "custom" and sub_type.higher_is_better is None:
+                raise ValueError(f"the custom sub type {sub_type.name!r} must say higher_is_better: true or false")
+        if self.type == "custom" and not (self.user_config and self.user_config.function):
+            raise ValueError("a custom metric needs user_config.function, for example metrics.py:my_metric")
+        return self
+
+
+class Metric(Record):
+    """One number that every candidate gets, flattened out of its configuration."""
+
+    name: str
+    type: MetricType
+    sub_type: str
+    priority: int
+    higher_is_better: bool
+    goal: Goal | None
+    tolerance: Tolerance
+    settings: dict[str, Any]
+    function: str | None
+
+    @property
+    def unit(self) -> str:
+        """The unit of its values, or an empty string."""
+        return UNITS.get(self.type, "")
+
+    def better(self, value: float, other: float) -> bool:
+        """Whether `value` is strictly better than `other`."""
+        return value > other if self.higher_is_better else value < other
+
+
+def flatten(configs: tuple[MetricConfig, ...]) -> tuple[Metric, ...]:
+    """Return one `Metric` per sub type, in the order of the configuration.
+
+    Where there is exactly one number and it has no priority, it is ranked first, as in Olive.
+    """
+    pairs = [(config, sub_type) for config in configs for sub_type in config.sub_types]
+    return tuple(
+        Metric(
+            name=f"{config.name}-{sub_type.name}",
+            type=config.type,
+            sub_type=sub_type.name,
+            priority=1 if len(pairs) == 1 else sub_type.priority,
+            higher_is_better=HIGHER_IS_BETTER.get(config.type, True)
+            if sub_type.higher_is_better is None
+            else sub_type.higher_is_better,
+            goal=sub_type.goal,
+            tolerance=parse_tolerance(sub_type.tolerance),
+            settings=sub_type.metric_config,
+            function=config.user_config.function if config.user_config else None,
+        )
+        for config, sub_type in pairs
+    )
+
+
+def parse_tolerance(value: float | str) -> Tolerance:
+    """Read a tolerance: a number (absolute) or a text such as ``2%`` (relative). Raises ValueError."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", value)
+        if match is None:
+            raise ValueError(f"{value!r} is no tolerance; write a number such as 0.002 or a per cent such as 2%")
+        number = float(match[1])
+        return Tolerance(value=number / 100 if match[2] else number, is_relative=bool(match[2]))
+    if not 0 <= value < float("inf"):
+        raise ValueError("a tolerance is a number of zero or more")
+    return Tolerance(value=value)

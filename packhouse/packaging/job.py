@@ -1,0 +1,58 @@
+"""What every packaging type is given to work with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from packhouse.accelerators import Accelerator
+from packhouse.artifacts import Artifact, ArtifactStore
+from packhouse.candidates import Candidate
+from packhouse.evaluation.fingerprint import Fingerprint
+from packhouse.evaluation.records import Evaluation
+from packhouse.metrics import Metric
+from packhouse.ranking import Ranked, Ranking
+from packhouse.records import Record
+
+
+class PackagingJob(Record):
+    """Everything that a package may be made of: the same for all types of one release."""
+
+    candidates: tuple[Candidate, ...]
+    accelerators: tuple[Accelerator, ...]
+    metrics: tuple[Metric, ...]
+    baseline: str | None
+    evaluations: tuple[Evaluation, ...]
+    overall: Ranking
+    by_accelerator: dict[str, Ranking]
+    data: Artifact
+    input_keys: dict[str, str]
+    fingerprint: Fingerprint
+
+    def candidate(self, digest: str) -> Candidate:
+        """Return the candidate with a digest."""
+        return next(candidate for candidate in self.candidates if candidate.digest == digest)
+
+    def accelerator(self, spec: str) -> Accelerator:
+        """Return the accelerator with a spec."""
+        return next(accelerator for accelerator in self.accelerators if accelerator.spec == spec)
+
+    def evaluation(self, ranked: Ranked) -> Evaluation:
+        """Return the evaluation that a place in a ranking stands for."""
+        return self.evaluation_of(ranked.candidate, ranked.accelerator)
+
+    def evaluation_of(self, digest: str, accelerator: str) -> Evaluation:
+        """Return the evaluation of a candidate on an accelerator."""
+        return next(item for item in self.evaluations if item.candidate == digest and item.accelerator == accelerator)
+
+    @property
+    def best(self) -> Ranked:
+        """The first place across all accelerators."""
+        return self.overall.ranked[0]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a package is made: the store that holds the bytes, a scratch folder, and a cache that outlives the run."""
+
+    store: ArtifactStore
+    scratch: Path
+    cache: Path

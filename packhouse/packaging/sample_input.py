@@ -1,0 +1,41 @@
+"""A real sample with the outputs that the best candidate gave for it, for code that tries the package out."""
+
+from typing import Any
+
+import numpy as np
+
+from packhouse.artifacts import ArtifactStore
+from packhouse.packaging.job import PackagingJob
+
+# Room for other machines and builds of the runtime, which round differently; quantised models differ most.
+TOLERANCE = {"atol": 1e-3, "rtol": 1e-3}
+
+
+def sample_input(job: PackagingJob, store: ArtifactStore) -> dict[str, Any]:
+    """Return the content of ``sample_input.json``: the first sample (or as many as a fixed batch holds), and what is expected of the best candidate.
+
+    Each tensor is ``{"dtype", "shape", "data"}`` with the data flat; `outputs` is empty where no predictions were made.
+    """
+    best = job.evaluation(job.best)
+    candidate = job.candidate(job.best.candidate)
+    count = next((value.shape[0] for value in candidate.inputs if value.shape and isinstance(value.shape[0], int)), 1)
+    with np.load(store.path(job.data.sha256), allow_pickle=False) as data:
+        inputs = {
+            value.name: _tensor(_cast(np.resize(array, (count, *array.shape[1:])), value.dtype))
+            for value in candidate.inputs
+            for array in [data[job.input_keys[value.name]][:count]]
+        }
+    outputs: dict[str, Any] = {}
+    if best.predictions:
+        with np.load(store.path(best.predictions.sha256), allow_pickle=False) as predictions:
+            outputs = {name: _tensor(predictions[name][:count]) for name in predictions.files}
+    return {"inputs": inputs, "outputs": outputs, "tolerance": TOLERANCE}
+
+
+def _cast(array: Any, dtype: str) -> Any:
+    return array if dtype in ("str", "unknown") else array.astype(dtype)
+
+
+def _tensor(array: Any) -> dict[str, Any]:
+    dtype = "str" if array.dtype.kind in "US" else array.dtype.name
+    return {"dtype": dtype, "shape": list(array.shape), "data": array.ravel().tolist()}

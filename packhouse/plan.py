@@ -1,0 +1,134 @@
+"""What a run will do, worked out before it does anything; `packhouse plan` prints it and the flow carries it out.
+
+Everything that can be wrong with the input is found here: nothing is written.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packhouse.artifacts import Artifact, ArtifactStore, measure
+from packhouse.candidates import Candidate, FoundModel, identify, receive
+from packhouse.config import PackhouseConfig
+from packhouse.errors import InputError, Problem
+from packhouse.evaluation.data import Dataset, input_keys, select, zeros
+from packhouse.evaluation.fingerprint import fingerprint
+from packhouse.evaluation.latency import TimingPlan
+from packhouse.evaluation.records import EvaluationRequest
+from packhouse.metrics import QUALITY_TYPES
+from packhouse.records import Record
+from packhouse.user_code import load_function
+
+
+class Plan(Record):
+    """A configuration with everything in it identified: the candidates and the data by digest.
+
+    `requests` has one evaluation per candidate and accelerator, grouped by accelerator in the order of the configuration.
+    """
+
+    config: PackhouseConfig
+    candidates: tuple[Candidate, ...]
+    baseline: str | None
+    data: Artifact
+    input_keys: dict[str, str]
+    requests: tuple[EvaluationRequest, ...]
+
+    def requests_on(self, spec: str) -> tuple[EvaluationRequest, ...]:
+        """Return the evaluations to do on an accelerator."""
+        return tuple(request for request in self.requests if request.accelerator.spec == spec)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan together with the bytes that it speaks of, still where they were found."""
+
+    plan: Plan
+    models: Sequence[FoundModel]
+    dataset: Dataset
+
+    def receive(self, store: ArtifactStore) -> Plan:
+        """Copy candidates and data into the store, so that the plan can be carried out. Raises ArtifactError."""
+        receive(self.models, self.plan.candidates, store)
+        if self.plan.data.sha256 not in store:
+            with store.staging() as scratch:
+                self.dataset.save(scratch / "data.npz")
+                store.adopt(scratch / "data.npz")
+        return self.plan
+
+
+def prepare(config: PackhouseConfig) -> Prepared:
+    """Find, check and identify everything that the configuration names.
+
+    Raises:
+        InputError: something of it is not acceptable, with place, finding and remedy.
+    """
+    _check_surroundings(config)
+    models = config.candidates.find()
+    candidates = identify(models)
+    baseline = _baseline(config, candidates)
+    metrics = config.flat_metrics
+    needs_labels = any(metric.type in QUALITY_TYPES for metric in metrics)
+    dataset = select(config.data, candidates, needs_labels) if config.data else zeros(candidates)
+    data = _artifact_of(dataset)
+    batch_size, timing_batch_size = (config.data.batch_size, config.data.timing_batch_size) if config.data else (1, 1)
+    requests = tuple(
+        EvaluationRequest(
+            candidate=candidate,
+            accelerator=accelerator,
+            metrics=metrics,
+            data=data,
+            input_keys=input_keys(dataset.inputs),
+            batch_size=batch_size,
+            timing=TimingPlan.for_metrics(metrics, timing_batch_size),
+            fingerprint=fingerprint(),
+        )
+        for accelerator in config.accelerators
+        for candidate in candidates
+    )
+    plan = Plan(
+        config=config,
+        candidates=candidates,
+        baseline=baseline,
+        data=data,
+        input_keys=input_keys(dataset.inputs),
+        requests=requests,
+    )
+    return Prepared(plan, models, dataset)
+
+
+def _check_surroundings(config: PackhouseConfig) -> None:
+    problems = [
+        Problem(f"packaging[{index}].{problem.where}", problem.what, problem.remedy)
+        for index, packaging in enumerate(config.packaging)
+        for problem in packaging.problems()
+    ]
+    folder = config.output_dir.absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        problems.append(
+            Problem(f"output_dir = {config.output_dir}", "cannot be written to", "choose a folder that you may write to")
+        )
+    if problems:
+        raise InputError(problems)
+    for index, metric in enumerate(config.metrics):
+        if metric.user_config and metric.user_config.function:
+            load_function(metric.user_config.function, f"metrics[{index}].user_config.function")
+
+
+def _baseline(config: PackhouseConfig, candidates: Sequence[Candidate]) -> str | None:
+    if config.baseline is None:
+        return None
+    for candidate in candidates:
+        if config.baseline in (candidate.name, *candidate.same_as):
+            return candidate.digest
+    names = ", ".join(candidate.name for candidate in candidates)
+    raise InputError.at("baseline", f"{config.baseline!r} is no candidate", f"use one of {names}")
+
+
+def _artifact_of(dataset: Dataset) -> Artifact:
+    with tempfile.TemporaryDirectory(prefix="packhouse-") as folder:
+        path = Path(folder, "data.npz")
+        dataset.save(path)
+        return measure(path)

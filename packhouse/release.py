@@ -1,0 +1,92 @@
+"""The release: everything that one run decided and made."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from packhouse.artifacts import Artifact
+from packhouse.errors import InputError
+from packhouse.evaluation.records import Evaluation
+from packhouse.packaging.job import PackagingJob
+from packhouse.plan import Plan
+from packhouse.ranking import rank
+from packhouse.records import Record
+
+RELEASE_NAME = "release.json"
+REPORT_NAME = "report.html"
+
+
+class Package(Record):
+    """A package that was made: its files by name relative to the output folder, in the artifact store."""
+
+    type: str
+    name: str
+    files: dict[str, Artifact]
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files."""
+        return sum(file.size_bytes for file in self.files.values())
+
+
+class Release(Record):
+    """What one run decided and made. It is the flow's result, and `release.json` in the output folder.
+
+    `failures` has one sentence for each package that could not be made.
+    """
+
+    job: PackagingJob
+    packages: tuple[Package, ...] = ()
+    failures: tuple[str, ...] = ()
+    created_at: str
+    flow_run: str | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether something was ranked and every package was made."""
+        return bool(self.job.overall.ranked) and not self.failures
+
+    @property
+    def verdict(self) -> str:
+        """One sentence per cause of failure, or one that says what was made."""
+        if not self.job.overall.ranked:
+            causes = {item.reason for item in self.job.overall.unranked}
+            return f"no candidate could be ranked on any accelerator: {'; '.join(sorted(causes))}"
+        if self.failures:
+            return "; ".join(self.failures)
+        best = self.job.best
+        made = ", ".join(package.name for package in self.packages) or "no packages"
+        return f"{self.job.candidate(best.candidate).name} ranks first ({best.accelerator}); made {made}"
+
+
+def decide(plan: Plan, evaluations: tuple[Evaluation, ...]) -> PackagingJob:
+    """Rank the evaluations per accelerator and across all of them."""
+    metrics = plan.config.flat_metrics
+    return PackagingJob(
+        candidates=plan.candidates,
+        accelerators=plan.config.accelerators,
+        metrics=metrics,
+        baseline=plan.baseline,
+        evaluations=evaluations,
+        overall=rank(evaluations, metrics, plan.baseline),
+        by_accelerator={
+            accelerator.spec: rank(
+                [item for item in evaluations if item.accelerator == accelerator.spec], metrics, plan.baseline
+            )
+            for accelerator in plan.config.accelerators
+        },
+        data=plan.data,
+        input_keys=plan.input_keys,
+        fingerprint=plan.requests[0].fingerprint,
+    )
+
+
+def read_release(path: Path) -> Release:
+    """Return the release record in a file, or in an output folder. Raises InputError."""
+    file = path / RELEASE_NAME if path.is_dir() else path
+    try:
+        return Release.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise InputError.at(str(file), f"cannot be read ({error.strerror})", "name the output folder of a run") from error
+    except ValidationError as error:
+        raise InputError.at(str(file), "is no release record of this version", "name the release.json of a run") from error

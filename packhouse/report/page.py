@@ -1,0 +1,109 @@
+"""The report: one HTML file that needs nothing else.
+
+`page.html.j2` lays out what the release says; here is what a template should not have to work out.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from packhouse.accelerators import SessionSettings
+from packhouse.artifacts import ArtifactStore
+from packhouse.candidates import TensorInfo
+from packhouse.metrics import Goal, Metric
+from packhouse.packaging.job import PackagingJob
+from packhouse.ranking import Ranked
+from packhouse.release import Release
+from packhouse.report.tables import by_priority, reading, shown, shown_bytes
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot, empty where there is nothing to plot; `asides` names the candidates it leaves out, by reason."""
+
+    title: str
+    svg: Markup
+    asides: dict[str, list[str]]
+
+
+def report_html(release: Release, store: ArtifactStore) -> str:
+    """Return the report of a release as one HTML file without scripts or external resources.
+
+    `store` has the raw samples; those that it has lost are left out of the plots. Without matplotlib there are no plots.
+    The same release, store and versions of the libraries give the same text.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": shown, "size": shown_bytes, "tensor": tensor_text}
+    environment.globals |= {
+        "best_values": best_values,
+        "goal_text": goal_text,
+        "reading": reading,
+        "settings_texts": settings_texts,
+    }
+    template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
+    job = release.job
+    return template.render(release=release, job=job, metrics=by_priority(job.metrics), figures=_figures(job, store))
+
+
+def best_values(job: PackagingJob, ranked: Sequence[Ranked]) -> dict[str, float]:
+    """Return the best value of each metric by name, where the ranked candidates differ in it."""
+    best = {}
+    for metric in job.metrics:
+        measured = (job.evaluation(item).values.get(metric.name, math.nan) for item in ranked)
+        values = [value for value in measured if math.isfinite(value)]
+        if len(set(values)) > 1:
+            best[metric.name] = max(values) if metric.higher_is_better else min(values)
+    return best
+
+
+def goal_text(metric: Metric, goal: Goal | None) -> str:
+    """Return what a metric must reach, in words."""
+    if goal is None:
+        return "–"
+    bound = "at least" if metric.higher_is_better else "at most"
+    amount = f"{shown(goal.value)}{' %' if goal.type.startswith('percent') else f' {metric.unit}'.rstrip()}"
+    if not goal.is_relative:
+        return f"{bound} {amount}"
+    return f"{bound} {amount} {'worse' if goal.type.endswith('max-degradation') else 'better'} than the baseline"
+
+
+def settings_texts(settings: SessionSettings) -> list[str]:
+    """Return what a session sets beyond the runtime's defaults, as ``option=value``."""
+    options = settings.session_options.model_dump(exclude_none=True)
+    extra = options.pop("extra_session_config", {})
+    return [f"{name}={value}" for name, value in {**settings.provider_options, **options, **extra}.items()]
+
+
+def tensor_text(tensor: TensorInfo) -> str:
+    """Return an input or output in one line, with ``?`` for dimensions that are dynamic and have no name."""
+    return f"{tensor.name}: {tensor.dtype}[{', '.join('?' if size is None else str(size) for size in tensor.shape)}]"
+
+
+def _figures(job: PackagingJob, store: ArtifactStore) -> list[Figure] | None:
+    """Return the plots, or None where matplotlib, which comes with the extra `report`, is not installed."""
+    if find_spec("matplotlib") is None:
+        return None
+    from packhouse.report import plots  # noqa: PLC0415
+
+    figures = []
+    for spec in job.by_accelerator:
+        timed = [entry.name for entry, _ in plots.timed(job, spec, store)]
+        lost = [entry.name for entry in plots.lost(job, spec, store)]
+        figures += [
+            Figure(
+                title=f"Trade-off on {spec}",
+                svg=Markup(plots.tradeoff_svg(job, spec)),
+                asides={"Too many to name in the plot": [entry.name for entry in plots.in_tradeoff(job, spec)][plots.NAMED :]},
+            ),
+            Figure(
+                title=f"Latency on {spec}",
+                svg=Markup(plots.latency_svg(job, spec, store)),
+                asides={"Too many to draw": timed[plots.NAMED :], "Raw samples are no longer in the result storage": lost},
+            ),
+        ]
+    return figures

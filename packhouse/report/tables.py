@@ -1,0 +1,74 @@
+"""Rankings and their reasons as rows and text, for the Prefect UI, the terminal and the report alike."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from packhouse.metrics import Metric
+from packhouse.packaging.job import PackagingJob
+from packhouse.ranking import Ranked, Ranking, Unranked
+
+
+def ranking_rows(job: PackagingJob, ranking: Ranking) -> list[dict[str, Any]]:
+    """Return one row per candidate, ranked ones first: rank, candidate, accelerator, its metrics, what decided."""
+    rows: list[dict[str, Any]] = []
+    entries: list[Ranked | Unranked] = [*ranking.ranked, *ranking.unranked]
+    for entry in entries:
+        evaluation = job.evaluation_of(entry.candidate, entry.accelerator)
+        ranked = entry.model_dump()
+        rows.append(
+            {
+                "rank": ranked.get("rank", ranked.get("status")),
+                "candidate": job.candidate(entry.candidate).name,
+                "accelerator": entry.accelerator,
+                **{heading(metric): shown(evaluation.values.get(metric.name)) for metric in job.metrics},
+                "why": ranked.get("decided_by", ranked.get("reason")),
+            }
+        )
+    return rows
+
+
+def heading(metric: Metric) -> str:
+    """Return the heading of a metric's column: its name, and its unit if it has one."""
+    return f"{metric.name} ({metric.unit})" if metric.unit else metric.name
+
+
+def decisions_markdown(job: PackagingJob) -> str:
+    """Return the reasons for every place, per accelerator, as Markdown."""
+    lines = []
+    for spec, ranking in job.by_accelerator.items():
+        lines += [f"## {spec}", ""]
+        lines += [f"{item.rank}. **{job.candidate(item.candidate).name}**: {item.decided_by}" for item in ranking.ranked]
+        lines += [f"- {job.candidate(item.candidate).name} is {item.status}: {item.reason}" for item in ranking.unranked]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def by_priority(metrics: Iterable[Metric]) -> list[Metric]:
+    """Return the metrics in the order in which they decide; those that are not ranked by come last."""
+    return sorted(metrics, key=lambda metric: metric.priority if metric.priority > 0 else math.inf)
+
+
+def shown(value: float | None) -> str:
+    """Return a number as people read it: five digits, whole numbers in full; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{value:.0f}" if value == int(value) and abs(value) >= 1000 else f"{value:.5g}"
+
+
+def shown_bytes(value: float | None) -> str:
+    """Return a size as people read it, in decimal units: ``85.4 kB``."""
+    if value is None or not math.isfinite(value):
+        return shown(value)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 999.5:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.4g} TB"
+
+
+def reading(metric: Metric, value: float | None) -> str:
+    """Return a value of a metric as it stands in a column that names the unit; sizes bring their own."""
+    return shown_bytes(value) if metric.unit == "B" else shown(value)

@@ -1,0 +1,47 @@
+"""Functions that users name in a configuration: ``package.module:function`` or ``path/to/file.py:function``."""
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from packhouse.errors import InputError
+
+REMEDY = "write package.module:function or path/to/file.py:function"
+
+
+def load_function(reference: str, where: str) -> Callable[..., Any]:
+    """Return the function that `reference` names; `where` is the place in the configuration, for errors.
+
+    Raises:
+        InputError: the module or file cannot be imported, or has no such function.
+    """
+    module_name, _, name = reference.rpartition(":")
+    if not module_name or not name:
+        raise InputError.at(where, f"{reference!r} names no function", REMEDY)
+    try:
+        module = _load_file(Path(module_name)) if module_name.endswith(".py") else importlib.import_module(module_name)
+    except Exception as error:
+        raise InputError.at(where, f"{module_name} cannot be imported ({type(error).__name__}: {error})", REMEDY) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise InputError.at(where, f"{module_name} has no function {name!r}", REMEDY)
+    return function  # type: ignore[no-any-return]
+
+
+def code_digest(reference: str) -> str:
+    """Return a digest of the code behind a reference: of the file where one is named, else of the reference itself."""
+    path = Path(reference.rpartition(":")[0])
+    code = path.read_bytes() if path.suffix == ".py" and path.is_file() else b""
+    return hashlib.sha256(reference.encode() + b"\0" + code).hexdigest()
+
+
+def _load_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

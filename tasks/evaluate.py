@@ -1,0 +1,63 @@
+"""Evaluate: one task per candidate and accelerator, cached by the digests of everything that it depends on."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.client.schemas.objects import State
+from prefect.context import TaskRunContext
+from prefect.states import Failed
+
+from packhouse.errors import EvaluationFailed, PackhouseError
+from packhouse.evaluation.evaluate import evaluate
+from packhouse.evaluation.records import Evaluation, EvaluationRequest
+from tasks.futures import outcomes_of
+from tasks.storage import artifact_store
+
+
+def evaluation_key(_: TaskRunContext, parameters: dict[str, Any]) -> str:
+    """Return the address of the evaluation in the result storage."""
+    key: str = parameters["request"].key
+    return key
+
+
+@task(
+    task_run_name="evaluate {request.candidate.name} on {request.accelerator.spec}",
+    cache_key_fn=evaluation_key,
+    persist_result=True,
+    result_serializer="json",
+)
+def evaluate_candidate(request: EvaluationRequest) -> Evaluation:
+    """Measure a candidate on an accelerator.
+
+    Raises:
+        EvaluationFailed: with the reason, which no later run takes from the cache.
+    """
+    try:
+        evaluation = evaluate(request, artifact_store(), partial(_log_step, request))
+    except (PackhouseError, OSError) as error:
+        _log_step(request, f"failed: {error}")
+        raise EvaluationFailed(str(error)) from error
+    _log_step(request, "done: " + ", ".join(f"{key} {item.value:.5g} {item.unit}".strip() for key, item in evaluation.metrics.items()))
+    return evaluation
+
+
+async def evaluate_all(requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
+    """Evaluate the requests on the flow's task runner and return their evaluations in order; failed ones say why."""
+    futures = [evaluate_candidate.submit(request) for request in requests]
+    outcomes = await outcomes_of(futures, EvaluationFailed)
+    for request, future in zip(requests, futures, strict=True):
+        if future.state.name == "Cached":
+            _log_step(request, "done before: taken from the result storage")
+    return [
+        Evaluation(candidate=request.candidate.digest, accelerator=request.accelerator.spec, failure=str(outcome))
+        if isinstance(outcome, EvaluationFailed)
+        else outcome
+        for request, outcome in zip(requests, outcomes, strict=True)
+    ]
+
+
+def _log_step(request: EvaluationRequest, step: str) -> None:
+    subject = f"{request.candidate.name} on {request.accelerator.spec}"
+    get_run_logger().info("%s: %s", subject, step, extra={"subject": subject, "step": step})

@@ -1,0 +1,86 @@
+"""What a run would do: which evaluations and packages are in the result storage already, and how long the rest takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect.filesystems import LocalFileSystem
+from prefect.results import ResultStore
+from prefect.serializers import JSONSerializer
+
+from packhouse.evaluation.records import Evaluation, EvaluationRequest
+from packhouse.packaging import Packaging
+from packhouse.plan import Plan
+from packhouse.release import decide
+from tasks.package import package_key
+from tasks.storage import default_result_folder
+
+# What an evaluation takes where no earlier one tells: process, imports, session, and a short timing.
+USUAL_EVALUATION_S = 6.0
+USUAL_PACKAGE_S = 3.0
+
+
+@dataclass(frozen=True)
+class PlannedEvaluation:
+    """An evaluation of the plan and whether it is in the result storage."""
+
+    candidate: str
+    accelerator: str
+    is_cached: bool
+
+
+@dataclass(frozen=True)
+class PlannedPackage:
+    """A package of the plan; whether it is in the result storage is known only where all evaluations are (else None)."""
+
+    type: str
+    what: str
+    is_cached: bool | None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What `packhouse plan` shows."""
+
+    evaluations: tuple[PlannedEvaluation, ...]
+    packages: tuple[PlannedPackage, ...]
+    estimate_s: float
+
+
+def preview(plan: Plan) -> Preview:
+    """Look up what the plan's tasks would find in the local result storage, by the same keys."""
+    cached = {request.key: _cached(request) for request in plan.requests}
+    done = [evaluation for evaluation in cached.values() if evaluation]
+    packages = [_planned(packaging, plan, done) for packaging in plan.config.packaging]
+    usual = sum(evaluation.duration_s for evaluation in done) / len(done) if done else USUAL_EVALUATION_S
+    missing = len(plan.requests) - len(done)
+    return Preview(
+        evaluations=tuple(
+            PlannedEvaluation(request.candidate.name, request.accelerator.spec, cached[request.key] is not None)
+            for request in plan.requests
+        ),
+        packages=tuple(packages),
+        estimate_s=usual * missing + USUAL_PACKAGE_S * sum(not package.is_cached for package in packages),
+    )
+
+
+def _planned(packaging: Packaging, plan: Plan, done: Sequence[Evaluation]) -> PlannedPackage:
+    is_cached = None
+    if len(done) == len(plan.requests):
+        key = package_key(None, {"job": decide(plan, tuple(done)), "packaging": packaging})
+        is_cached = _store().exists(key)
+    return PlannedPackage(packaging.type, packaging.plan(), is_cached)
+
+
+def _cached(request: EvaluationRequest) -> Evaluation | None:
+    store = _store()
+    if not store.exists(request.key):
+        return None
+    result: Any = store.read(request.key).result
+    return result if isinstance(result, Evaluation) else Evaluation.model_validate(result)
+
+
+def _store() -> ResultStore:
+    folder = Path(default_result_folder()).expanduser()
+    return ResultStore(result_storage=LocalFileSystem(basepath=str(folder)), serializer=JSONSerializer())

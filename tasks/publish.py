@@ -1,0 +1,36 @@
+"""Publish: put packages, report and release record into the output folder, each in one step."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_link_artifact
+from prefect.runtime import flow_run
+
+from packhouse.errors import PackagingFailed
+from packhouse.output import OutputFolder
+from packhouse.packaging.job import PackagingJob
+from packhouse.release import RELEASE_NAME, REPORT_NAME, Package, Release
+from packhouse.report.page import report_html
+from tasks.storage import artifact_store
+
+
+@task(persist_result=True, result_serializer="json")
+def publish_release(job: PackagingJob, packed: list[Package | PackagingFailed], output_dir: Path) -> Release:
+    """Publish what was made and return the release record; what was published before stays whole until then."""
+    store, folder = artifact_store(), OutputFolder(output_dir)
+    release = Release(
+        job=job,
+        packages=tuple(item for item in packed if not isinstance(item, PackagingFailed)),
+        failures=tuple(str(item) for item in packed if isinstance(item, PackagingFailed)),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        flow_run=flow_run.id,
+    )
+    places = [folder.publish(package, store) for package in release.packages]
+    places.append(folder.write(REPORT_NAME, report_html(release, store).encode()))
+    folder.write(RELEASE_NAME, release.model_dump_json(indent=2).encode())
+    for place in places:
+        key = re.sub(r"[^a-z0-9]+", "-", place.name.lower()).strip("-")
+        create_link_artifact(key=key, link=place.as_uri(), link_text=str(place))
+    return release

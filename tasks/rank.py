@@ -1,0 +1,23 @@
+"""Rank: order the candidates, and show the order in the Prefect UI."""
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from packhouse.evaluation.records import Evaluation
+from packhouse.packaging.job import PackagingJob
+from packhouse.release import decide
+from packhouse.report.tables import decisions_markdown, ranking_rows
+from tasks.receive import read_plan
+
+
+@task(persist_result=True, result_serializer="json")
+def rank_candidates(plan: str, evaluations: list[Evaluation]) -> PackagingJob:
+    """Rank per accelerator and across all, and leave a table and the reasons as artifacts of the run."""
+    job = decide(read_plan(plan), tuple(evaluations))
+    for spec, ranking in job.by_accelerator.items():
+        create_table_artifact(key=f"ranking-{spec}", table=ranking_rows(job, ranking), description=f"Ranking on {spec}")
+    create_table_artifact(key="ranking", table=ranking_rows(job, job.overall), description="Ranking across all accelerators")
+    create_markdown_artifact(
+        key="decisions", markdown=decisions_markdown(job), description="Why the candidates rank as they do"
+    )
+    return job

@@ -1,0 +1,24 @@
+"""Receive: find, check and identify the candidates and the data, and take their bytes in."""
+
+from prefect import get_run_logger, task
+
+from packhouse.artifacts import Artifact
+from packhouse.config import PackhouseConfig
+from packhouse.plan import Plan, prepare
+from tasks.storage import artifact_store
+
+
+@task(persist_result=True, result_serializer="json")
+def receive_candidates(config: PackhouseConfig) -> Artifact:
+    """Take candidates and data into the result storage; return the plan, which lies there too."""
+    logger, store = get_run_logger(), artifact_store()
+    plan = prepare(config).receive(store)
+    for candidate in plan.candidates:
+        merged = f"; the same as {', '.join(candidate.same_as)}" if candidate.same_as else ""
+        logger.info("received %s: %.1f MB, %s%s", candidate.name, candidate.size_bytes / 1e6, candidate.digest[:12], merged)
+    return store.put_bytes(plan.model_dump_json().encode())
+
+
+def read_plan(sha256: str) -> Plan:
+    """Return the plan with a digest from the result storage."""
+    return Plan.model_validate_json(artifact_store().path(sha256).read_bytes())

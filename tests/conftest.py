@@ -1,0 +1,48 @@
+"""Fixtures for all tests: a Prefect home of their own, and the versions that matter in the header."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+# Before anything imports Prefect: tests never touch the results, profiles and servers of the person who runs them.
+_HOME = tempfile.TemporaryDirectory(prefix="packhouse-tests-")
+os.environ.update(
+    {
+        "PREFECT_HOME": _HOME.name,
+        "PREFECT_PROFILES_PATH": str(Path(_HOME.name, "profiles.toml")),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "DO_NOT_TRACK": "1",
+    }
+)
+os.environ.pop("PREFECT_API_URL", None)
+
+SHOWN = ("prefect", "pydantic", "numpy", "onnx", "onnxruntime", "scikit-learn", "mlflow-skinny")
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def pytest_report_header() -> str:
+    """Show the versions of the libraries whose behaviour the tests depend on."""
+    versions = {name: metadata.version(name) for name in SHOWN if _is_installed(name)}
+    return "stack: " + ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+@pytest.fixture
+def prefect_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A Prefect home for child processes of one test: its own database, results and cache."""
+    home = tmp_path / "prefect"
+    monkeypatch.setenv("PREFECT_HOME", str(home))
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(home / "profiles.toml"))
+    yield home
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
