@@ -229,3 +229,7 @@ def _quieten_prefect(verbose: bool = False) -> None:
         defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Whole runs against a real Prefect server: what is measured again, what survives a kill, what is shared by accident."""
+
+import json
+import os
+import signal
+import time
+import zipfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packhouse.evaluation.session_host import WORKER
+from packhouse.verification import verify_archive
+from tests.classifiers import write_classifier
+from tests.jobs import write_job
+from tests.real.conftest import Packhouse, Server
+
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("runs")]
+
+
+def test_a_run_without_any_server_packs_verified_models_and_leaves_no_process_behind(
+    packhouse_alone: Packhouse, tmp_path: Path
+) -> None:
+    output = packhouse_alone.run("run", write_job(tmp_path))
+    assert "Ranking on cpu-cpu" in output
+    assert len(verify_archive(tmp_path / "packages" / "points.zip").models) == 2
+    assert (tmp_path / "packages" / "report.html").stat().st_size > 10_000
+    assert not processes(lambda command: str(tmp_path) in command or "temporary_api.py" in command)
+
+
+def test_a_second_run_measures_nothing_and_one_more_candidate_measures_one(
+    packhouse: Packhouse, server: Server, tmp_path: Path
+) -> None:
+    config = write_job(tmp_path)
+    first = packhouse.release(config)
+    began = now()
+    second = packhouse.release(config)
+    assert server.count_evaluations(began) == {"Cached": 2}
+    assert second["job"] == first["job"]
+    assert second["packages"] == first["packages"]
+    write_classifier(tmp_path / "candidates" / "new.onnx", error=0.2)
+    planned = json.loads(packhouse.run("plan", config, "--json"))["evaluations"]
+    assert {item["candidate"] for item in planned if not item["is_cached"]} == {"new"}
+    began = now()
+    packhouse.release(config)
+    assert server.count_evaluations(began) == {"Cached": 2, "Completed": 1}
+
+
+def test_a_changed_priority_measures_nothing_and_ranks_anew(packhouse: Packhouse, server: Server, tmp_path: Path) -> None:
+    config = write_job(tmp_path, packaging=[])
+    packhouse.release(config)
+    document = json.loads(config.read_text())
+    document["metrics"][0]["sub_types"][0]["priority"] = 3
+    config.write_text(json.dumps(document))
+    began = now()
+    release = packhouse.release(config)
+    assert server.count_evaluations(began) == {"Cached": 2}
+    assert "latency-p50" in release["job"]["overall"]["ranked"][0]["decided_by"]
+
+
+def test_what_was_finished_before_a_kill_is_not_measured_again(packhouse: Packhouse, server: Server, tmp_path: Path) -> None:
+    slow = [{"name": "latency", "type": "latency", "sub_types": [{"name": "avg", "metric_config": {"repeat_test_num": 400_000}}]}]
+    metrics = [{"name": "accuracy", "type": "accuracy", "sub_types": [{"name": "accuracy_score", "priority": 1}]}, *slow]
+    config = write_job(tmp_path, errors=(0.0, 0.1, 0.2, 0.3), metrics=metrics, packaging=[])
+    run = packhouse.start("run", config)
+    wait_until(lambda: evaluations_in(packhouse) or run.poll() is not None)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    finished = evaluations_in(packhouse)
+    assert 1 <= finished < 4
+    began = now()
+    packhouse.release(config)
+    assert server.count_evaluations(began) == {"Cached": finished, "Completed": 4 - finished}
+
+
+def test_two_runs_at_once_in_one_folder_both_complete(packhouse: Packhouse, tmp_path: Path) -> None:
+    config = write_job(tmp_path)
+    runs = [packhouse.start("run", config, "--json") for _ in range(2)]
+    releases = [json.loads(run.communicate(timeout=300)[0]) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert releases[0]["flow_run"] != releases[1]["flow_run"]
+    assert len(verify_archive(tmp_path / "packages" / "points.zip").models) == 2
+    left = sorted(path.name for path in (tmp_path / "packages").iterdir())
+    assert left == ["points.zip", "release.json", "report.html"]
+
+
+def test_a_candidate_whose_process_is_killed_is_one_failed_evaluation(packhouse: Packhouse, tmp_path: Path) -> None:
+    config = write_job(tmp_path, errors=(0.0, 0.1, 0.2))
+    document = json.loads(config.read_text())
+    document["metrics"][1]["sub_types"][0]["metric_config"] = {"repeat_test_num": 300_000}
+    config.write_text(json.dumps(document))
+    run = packhouse.start("run", config, "--json")
+    wait_until(lambda: len(workers_of(run.pid)) == 3)
+    os.kill(workers_of(run.pid)[0], signal.SIGKILL)
+    release = json.loads(run.communicate(timeout=300)[0])
+    assert run.returncode == 0
+    failed = release["job"]["overall"]["unranked"]
+    assert [item["status"] for item in failed] == ["failed"]
+    assert "SIGKILL" in failed[0]["reason"]
+    assert len(release["job"]["overall"]["ranked"]) == 2
+
+
+def test_an_absent_accelerator_fails_with_its_reason_and_the_other_is_packed(packhouse: Packhouse, tmp_path: Path) -> None:
+    accelerators = [{"device": "cpu"}, {"device": "gpu", "execution_provider": "CUDAExecutionProvider"}]
+    release = packhouse.release(write_job(tmp_path, accelerators=accelerators))
+    failed = release["job"]["by_accelerator"]["gpu-cuda"]["unranked"]
+    assert len(failed) == 2
+    assert all("CUDAExecutionProvider is not in this onnxruntime" in item["reason"] for item in failed)
+    names = zipfile.ZipFile(tmp_path / "packages" / "points.zip").namelist()
+    assert any(name.startswith("CandidateModels/cpu-cpu/") for name in names)
+    assert not any("gpu-cuda" in name for name in names)
+
+
+def test_nothing_to_rank_ends_with_its_own_exit_code_and_a_reason(packhouse: Packhouse, tmp_path: Path) -> None:
+    impossible = {"type": "threshold", "value": 2.0}
+    metrics = [{"name": "accuracy", "type": "accuracy", "sub_types": [{"name": "accuracy", "priority": 1, "goal": impossible}]}]
+    release = packhouse.release(write_job(tmp_path, metrics=metrics), code=3)
+    assert release["packages"] == []
+    assert {item["status"] for item in release["job"]["overall"]["unranked"]} == {"rejected"}
+    assert not (tmp_path / "packages" / "points.zip").exists()
+
+
+def test_one_packaging_type_that_fails_stops_no_other_and_keeps_the_earlier_package(
+    packhouse: Packhouse, tmp_path: Path
+) -> None:
+    packaging = [
+        {"type": "Zipfile", "name": "points", "include_runtime_packages": False},
+        {"type": "Zipfile", "name": "runtime", "include_runtime_packages": True},
+    ]
+    config = write_job(tmp_path, packaging=packaging)
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "runtime.zip").write_bytes(b"the package of an earlier run")
+    packhouse.environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    release = packhouse.release(config, code=3)
+    assert [package["name"] for package in release["packages"]] == ["points.zip"]
+    assert len(release["failures"]) == 1
+    assert "runtime.zip was not made" in release["failures"][0]
+    assert "include_runtime_packages" in release["failures"][0]
+    assert (tmp_path / "packages" / "runtime.zip").read_bytes() == b"the package of an earlier run"
+
+
+def now() -> str:
+    """Return the time, as the server's filters take it."""
+    return (datetime.now(UTC) - timedelta(milliseconds=1)).isoformat()
+
+
+def evaluations_in(packhouse: Packhouse) -> int:
+    """Return how many evaluations are in the result storage."""
+    return len(list(packhouse.results.glob("evaluation-*")))
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float = 240) -> None:
+    """Wait for a condition to hold."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def processes(wanted: Callable[[str], bool]) -> dict[int, str]:
+    """Return the processes whose command line is wanted."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if wanted(command) and int(folder.name) != os.getpid():
+            found[int(folder.name)] = command
+    return found
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the processes that run candidates for the process `pid`."""
+    return sorted(
+        worker
+        for worker in processes(lambda command: str(WORKER) in command)
+        if f"PPid:\t{pid}\n" in Path(f"/proc/{worker}/status").read_text()
+    )
