@@ -1,6 +1,6 @@
 """What candidates are graded by: metrics in Olive's configuration shape, and the flat list that the rest works with."""
 
-import re
+import math
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -55,7 +55,13 @@ class Goal(Record):
     """
 
     type: GoalType = Field(description="Kind of goal.")
-    value: float = Field(description="In the metric's unit; per cent (50 is half) for the percent types.")
+    value: float = Field(allow_inf_nan=False, description="In the metric's unit; per cent (50 is half) for the percent types.")
+
+    @model_validator(mode="after")
+    def _steps_are_not_negative(self) -> "Goal":
+        if self.is_relative and self.value < 0:
+            raise ValueError(f"{self.type} is {self.value:g}, less than zero; give the size only, the type says the direction")
+        return self
 
     @property
     def is_relative(self) -> bool:
@@ -63,7 +69,11 @@ class Goal(Record):
         return self.type != "threshold"
 
     def target(self, higher_is_better: bool, baseline: float | None) -> float:
-        """Return the value that must be reached; `baseline` is needed for relative goals."""
+        """Return the value that must be reached; `baseline` is needed for relative goals.
+
+        A per cent is one of ``|baseline|``. Olive writes ``baseline·(1 ± value/100)``, which is the same for a positive
+        baseline; for a negative one it would ask for a worse value as an improvement.
+        """
         if self.type == "threshold":
             return self.value
         if baseline is None:
@@ -110,7 +120,7 @@ class SubType(Record):
     @classmethod
     def _priority_starts_at_one(cls, value: int) -> int:
         if value != -1 and value < 1:
-            raise ValueError("a priority is 1 (first), 2, 3, …, or -1 for a number that is not ranked by")
+            raise ValueError(f"{value} is no priority; use 1 for the first, then 2, 3, …, or -1 for what is not ranked by")
         return value
 
     @field_validator("tolerance")
@@ -160,9 +170,9 @@ class MetricConfig(Record):
             if known and sub_type.name not in known:
                 raise ValueError(f"{self.type} has no sub type {sub_type.name!r}; use one of {', '.join(known)}")
             if self.type == "custom" and sub_type.higher_is_better is None:
-                raise ValueError(f"the custom sub type {sub_type.name!r} must say higher_is_better: true or false")
+                raise ValueError(f"the custom sub type {sub_type.name!r} has no direction; add higher_is_better: true or false")
         if self.type == "custom" and not (self.user_config and self.user_config.function):
-            raise ValueError("a custom metric needs user_config.function, for example metrics.py:my_metric")
+            raise ValueError("a custom metric needs a function; add user_config.function, for example metrics.py:my_metric")
         return self
 
 
@@ -214,13 +224,15 @@ def flatten(configs: tuple[MetricConfig, ...]) -> tuple[Metric, ...]:
 
 
 def parse_tolerance(value: float | str) -> Tolerance:
-    """Read a tolerance: a number (absolute) or a text such as ``2%`` (relative). Raises ValueError."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", value)
-        if match is None:
-            raise ValueError(f"{value!r} is no tolerance; write a number such as 0.002 or a per cent such as 2%")
-        number = float(match[1])
-        return Tolerance(value=number / 100 if match[2] else number, is_relative=bool(match[2]))
-    if not 0 <= value < float("inf"):
-        raise ValueError("a tolerance is a number of zero or more")
-    return Tolerance(value=value)
+    """Read a tolerance: a number (absolute) or a text such as ``2%`` (relative). Raises ValueError.
+
+    A text without a per cent sign is a number too: YAML reads ``1e-3`` as a text.
+    """
+    is_relative = isinstance(value, str) and value.rstrip().endswith("%")
+    try:
+        number = float(value.rstrip().removesuffix("%") if isinstance(value, str) else value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{value!r} is no tolerance; write a number of zero or more such as 0.002, or a per cent such as 2%")
+    return Tolerance(value=number / 100 if is_relative else number, is_relative=is_relative)

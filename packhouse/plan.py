@@ -3,7 +3,6 @@
 Everything that can be wrong with the input is found here: nothing is written.
 """
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,17 +103,24 @@ def _check_surroundings(config: PackhouseConfig) -> None:
         for index, packaging in enumerate(config.packaging)
         for problem in packaging.problems()
     ]
-    folder = config.output_dir.absolute()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        problems.append(
-            Problem(f"output_dir = {config.output_dir}", "cannot be written to", "choose a folder that you may write to")
-        )
+    if reason := _not_writable(config.output_dir.absolute()):
+        where = f"output_dir = {config.output_dir}"
+        problems.append(Problem(where, f"cannot be written to ({reason})", "choose a folder that you may write to"))
     if problems:
         raise InputError(problems)
     for index, metric in enumerate(config.metrics):
         if metric.user_config and metric.user_config.function:
             load_function(metric.user_config.function, f"metrics[{index}].user_config.function")
+
+
+def _not_writable(folder: Path) -> str | None:
+    """Return why nothing can be written to a folder that exists or is to be made, or None; leaves no trace."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 def _baseline(config: PackhouseConfig, candidates: Sequence[Candidate]) -> str | None:

@@ -78,15 +78,27 @@ def missed_goals(evaluation: Evaluation, metrics: Sequence[Metric], baseline: Ev
             continue
         reference = baseline.values.get(metric.name) if baseline and metric.goal.is_relative else None
         if metric.goal.is_relative and (reference is None or not math.isfinite(reference)):
-            why = baseline.failure if baseline and baseline.failure else "it was not evaluated"
-            missed.append(f"{metric.name}: the baseline has no value to compare with ({why})")
+            missed.append(f"{metric.name}: the baseline has no value to compare with ({_why_no_value(baseline)})")
             continue
         limit = metric.goal.target(metric.higher_is_better, reference)
         if not (value >= limit if metric.higher_is_better else value <= limit):
             need = "at least" if metric.higher_is_better else "at most"
             source = f"{metric.goal.type} {metric.goal.value:g}" + ("" if reference is None else f", baseline {reference:.6g}")
-            missed.append(f"{metric.name} is {value:.6g} and must be {need} {limit:.6g} ({source})")
+            found, wanted = _told_apart(value, limit)
+            missed.append(f"{metric.name} is {found} and must be {need} {wanted} ({source})")
     return missed
+
+
+def _why_no_value(baseline: Evaluation | None) -> str:
+    if baseline is None:
+        return "it was not evaluated"
+    return baseline.failure or "its own is missing or not finite"
+
+
+def _told_apart(one: float, other: float) -> tuple[str, str]:
+    """Write two different numbers with as many digits, six or more, as show that they differ."""
+    texts = [(f"{one:.{digits}g}", f"{other:.{digits}g}") for digits in (6, 9, 12, 15, 17)]
+    return next((pair for pair in texts if pair[0] != pair[1]), texts[0])
 
 
 def _identity(evaluation: Evaluation) -> tuple[str, str]:
@@ -139,9 +151,10 @@ def _decided_by(ordered: Sequence[Evaluation], index: int, metrics: Sequence[Met
         group = next(tied for tied in _classes(group, metric) if better in tied)
         ours, theirs = better.values[metric.name], worse.values[metric.name]
         if worse not in group:
-            mine, other = (ours, theirs) if index == 0 else (theirs, ours)
+            mine, other = _told_apart(ours, theirs) if index == 0 else _told_apart(theirs, ours)
             versus = "against" if index == 0 else "behind"
             tied = f" (tied on {', '.join(ties)})" if ties else ""
-            return f"{metric.name}: {mine:.6g} {versus} {other:.6g}{' ' + metric.unit if metric.unit else ''}{tied}"
+            return f"{metric.name}: {mine} {versus} {other}{' ' + metric.unit if metric.unit else ''}{tied}"
         ties.append(metric.name)
-    return f"tied on {', '.join(ties) or 'everything'}; ordered by digest"
+    last = "digest" if better.candidate != worse.candidate else "accelerator"
+    return f"tied on {', '.join(ties) or 'everything'}; ordered by {last}"

@@ -5,9 +5,7 @@ from functools import partial
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
-from prefect.states import Failed
 
 from packhouse.errors import EvaluationFailed, PackhouseError
 from packhouse.evaluation.evaluate import evaluate
@@ -39,7 +37,8 @@ def evaluate_candidate(request: EvaluationRequest) -> Evaluation:
     except (PackhouseError, OSError) as error:
         _log_step(request, f"failed: {error}")
         raise EvaluationFailed(str(error)) from error
-    _log_step(request, "done: " + ", ".join(f"{key} {item.value:.5g} {item.unit}".strip() for key, item in evaluation.metrics.items()))
+    values = (f"{name} {metric.value:.5g} {metric.unit}".strip() for name, metric in evaluation.metrics.items())
+    _log_step(request, f"done: {', '.join(values)}")
     return evaluation
 
 

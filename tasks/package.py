@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
-from prefect.states import Failed
 
 import packhouse
 from packhouse.artifacts import ArtifactStore

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from packhouse.candidates.model_file import TensorInfo
 from packhouse.candidates.olive import OliveSource
-from packhouse.candidates.receive import Candidate, identify, lay_out, receive
+from packhouse.candidates.receive import MODEL_NAME, Candidate, identify, lay_out, receive
 from packhouse.candidates.sources import (
     FolderSource,
     FoundModel,
@@ -23,6 +23,7 @@ from packhouse.records import AnyOfSchema
 CandidateSource = Annotated[FolderSource | ListSource | OliveSource, Field(discriminator="type"), AnyOfSchema()]
 
 __all__ = [
+    "MODEL_NAME",
     "Candidate",
     "CandidateSource",
     "FolderSource",

@@ -10,7 +10,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
@@ -19,6 +21,7 @@ from packhouse.records import Record
 
 EXTERNAL_DATA_KEYS = {"location", "offset", "length", "checksum"}
 RE_EXPORT = "export the model again"
+SUB_BYTE_BITS = {"FLOAT4E2M1": 4, "INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}
 
 
 class TensorInfo(Record):
@@ -57,8 +60,8 @@ def inspect(path: Path) -> OnnxFacts:
     external = {_check_external(path, tensor) for tensor in _tensors(model) if tensor.data_location == tensor.EXTERNAL}
     weights = {initializer.name for initializer in model.graph.initializer}
     return OnnxFacts(
-        inputs=tuple(_tensor_info(value) for value in model.graph.input if value.name not in weights),
-        outputs=tuple(_tensor_info(value) for value in model.graph.output),
+        inputs=tuple(_tensor_info(path, value) for value in model.graph.input if value.name not in weights),
+        outputs=tuple(_tensor_info(path, value) for value in model.graph.output),
         opset=next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
         external_data=tuple(sorted(external)),
     )
@@ -85,7 +88,9 @@ def require_regular_file(path: Path) -> os.stat_result:
 
 def _parse(path: Path) -> onnx.ModelProto:
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except OSError as error:
+        raise InputError.at(str(path), f"cannot be read ({error.strerror})", "check the path") from error
     except DecodeError as error:
         raise InputError.at(
             str(path), "is not an ONNX model, or is truncated (protobuf cannot be decoded)", RE_EXPORT
@@ -97,12 +102,25 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     stack = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    defaults = [attribute for function in model.functions for attribute in function.attribute_proto]
+    stack.extend(inner for attribute in defaults for inner in _inner_nodes(attribute))
     while stack:
         node = stack.pop()
         yield node
-        for attribute in node.attribute:
-            stack.extend(attribute.g.node)
-            stack.extend(inner for graph in attribute.graphs for inner in graph.node)
+        stack.extend(inner for attribute in node.attribute for inner in _inner_nodes(attribute))
+
+
+def _inner_nodes(attribute: onnx.AttributeProto) -> Iterator[onnx.NodeProto]:
+    for graph in (attribute.g, *attribute.graphs):
+        yield from graph.node
+
+
+def _attributes(model: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
+    """Yield the attributes of all nodes, and the defaults of those that a function leaves to its callers."""
+    for node in _nodes(model):
+        yield from node.attribute
+    for function in model.functions:
+        yield from function.attribute_proto
 
 
 def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
@@ -110,11 +128,10 @@ def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     for training in model.training_info:
         yield training.initialization
         yield training.algorithm
-    for node in _nodes(model):
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield attribute.g
-            yield from attribute.graphs
+    for attribute in _attributes(model):
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -123,20 +140,19 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         for sparse in graph.sparse_initializer:
             yield sparse.values
             yield sparse.indices
-    for node in _nodes(model):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield sparse.values
-                yield sparse.indices
+    for attribute in _attributes(model):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield sparse.values
+            yield sparse.indices
 
 
 def _check_external(path: Path, tensor: onnx.TensorProto) -> str:
     """Return the location of the tensor's data, relative to the model, or raise InputError."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
     where = f"{path}, tensor {tensor.name!r}"
+    entries = {_text(where, entry.key): _text(where, entry.value) for entry in tensor.external_data}
     if unknown := set(entries) - EXTERNAL_DATA_KEYS:
         raise InputError.at(where, f"has unknown external data keys {sorted(unknown)}", RE_EXPORT)
     location = entries.get("location", "")
@@ -147,15 +163,15 @@ def _check_external(path: Path, tensor: onnx.TensorProto) -> str:
             f"keeps its data in {location!r}, which is not a plain path inside the model's folder",
             "save the model with its external data beside it",
         )
+    available = require_regular_file(path.parent / location).st_size
     for parent in list(pure.parents)[:-1]:
         if (path.parent / parent).is_symlink():
             raise InputError.at(str(path.parent / parent), "is a symbolic link", "put the folder itself there")
-    available = require_regular_file(path.parent / location).st_size
     try:
         offset, length = int(entries.get("offset") or 0), int(entries.get("length") or 0)
     except ValueError as error:
         raise InputError.at(where, f"has an offset or length that is no number ({error})", RE_EXPORT) from error
-    needed = _size_bytes(tensor)
+    needed = _size_bytes(where, tensor)
     length = length or needed
     if offset < 0 or length < 0 or length < needed or offset + length > available:
         raise InputError.at(
@@ -166,26 +182,38 @@ def _check_external(path: Path, tensor: onnx.TensorProto) -> str:
     return str(location)
 
 
-def _size_bytes(tensor: onnx.TensorProto) -> int:
-    bits = 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    name = onnx.TensorProto.DataType.Name(tensor.data_type)
-    if name in ("INT4", "UINT4", "FLOAT4E2M1"):
-        bits = 4
-    elif name in ("INT2", "UINT2"):
-        bits = 2
+def _size_bytes(where: str, tensor: onnx.TensorProto) -> int:
+    whole_bytes = 8 * _numpy_type(where, tensor.data_type).itemsize
+    bits = SUB_BYTE_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type), whole_bytes)
     return math.ceil(math.prod(tensor.dims) * bits / 8)
 
 
-def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
-    tensor = value.type.tensor_type
+def _tensor_info(path: Path, value: onnx.ValueInfoProto) -> TensorInfo:
+    where, tensor = f"{path}, {value.name!r}", value.type.tensor_type
     if tensor.elem_type == onnx.TensorProto.STRING:
         dtype = "str"
     elif tensor.elem_type:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        dtype = _numpy_type(where, tensor.elem_type).name
     else:
         dtype = "unknown"
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in tensor.shape.dim)
-    return TensorInfo(name=value.name, dtype=dtype, shape=shape)
+    shape = tuple(
+        dim.dim_value if dim.HasField("dim_value") else _text(where, dim.dim_param) or None for dim in tensor.shape.dim
+    )
+    return TensorInfo(name=_text(where, value.name), dtype=dtype, shape=shape)
+
+
+def _numpy_type(where: str, data_type: int) -> np.dtype[Any]:
+    try:
+        return onnx.helper.tensor_dtype_to_np_dtype(data_type)
+    except KeyError as error:
+        raise InputError.at(where, f"has the element type {data_type}, which ONNX does not define", RE_EXPORT) from error
+
+
+def _text(where: str, value: str | bytes) -> str:
+    """Return a text of the model, which protobuf hands out as bytes where it is not UTF-8."""
+    if isinstance(value, bytes):
+        raise InputError.at(where, f"has the text {value!r}, which is not UTF-8", RE_EXPORT)
+    return value
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:

@@ -10,6 +10,9 @@ from packhouse.candidates.model_file import TensorInfo
 from packhouse.candidates.sources import FoundModel
 from packhouse.records import Record, digest_of
 
+# What a candidate's ONNX file is called in packages; its own name means nothing.
+MODEL_NAME = "model.onnx"
+
 
 class Candidate(Record):
     """One variant of a trained model, identified by its digest.
@@ -39,7 +42,8 @@ class Candidate(Record):
 def identify(models: Sequence[FoundModel]) -> tuple[Candidate, ...]:
     """Return the candidates that the models are, in the order given, merging equal ones into the first of them.
 
-    The digest covers the names and bytes of the files and the inference settings, not the candidate's name.
+    The digest covers the names and bytes of the files and the inference settings. It does not cover the names of the
+    candidate and of its ONNX file, which is called ``model.onnx`` in every package.
     """
     candidates: dict[str, Candidate] = {}
     measured: dict[Path, Artifact] = {}
@@ -50,8 +54,7 @@ def identify(models: Sequence[FoundModel]) -> tuple[Candidate, ...]:
         files = {name: measured[path] for name, path in model.files.items()}
         digest = digest_of(
             {
-                "files": {name: file.sha256 for name, file in files.items()},
-                "entry": model.entry,
+                "files": {MODEL_NAME if name == model.entry else name: file.sha256 for name, file in files.items()},
                 "settings": model.settings.model_dump(mode="json"),
             }
         )

@@ -1,5 +1,6 @@
 """The whole configuration as one frozen model; each stage defines its own part of it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,22 +62,27 @@ class PackhouseConfig(Record):
 
     @model_validator(mode="after")
     def _metrics_can_rank(self) -> "PackhouseConfig":
+        if obstacles := list(self._obstacles()):
+            raise ValueError("\n".join(obstacles))
+        return self
+
+    def _obstacles(self) -> Iterator[str]:
+        """Yield a line for everything that keeps the metrics from ranking: place, finding; remedy."""
         metrics = self.flat_metrics
         names = [metric.name for metric in metrics]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"metrics: {twice!r} is defined twice; give the metrics different names")
+            yield f"metrics: {twice!r} is defined twice; give the metrics different names"
         priorities = [metric.priority for metric in metrics if metric.priority > 0]
         if duplicate := next((item for item in priorities if priorities.count(item) > 1), None):
             shared = " and ".join(metric.name for metric in metrics if metric.priority == duplicate)
-            raise ValueError(f"metrics: {shared} have the same priority {duplicate}; number the ranked ones 1, 2, 3, …")
+            yield f"metrics: {shared} have the same priority {duplicate}; number the ranked ones 1, 2, 3, …"
         if not priorities:
-            raise ValueError("metrics: none has a priority, so nothing can be ranked; give the most important one priority: 1")
+            yield "metrics: none has a priority, so nothing can be ranked; give the most important one priority: 1"
         relative = [metric.name for metric in metrics if metric.goal and metric.goal.is_relative]
         if relative and self.baseline is None:
-            raise ValueError(f"baseline: is not set, and the goal of {relative[0]} is relative to it; name a candidate")
+            yield f"baseline: is not set, and the goal of {relative[0]} is relative to it; name a candidate"
         if self.data is None and (quality := [metric.name for metric in metrics if metric.type in QUALITY_TYPES]):
-            raise ValueError(f"data: is not set, and {quality[0]} needs labelled samples; give data.path and data.labels")
-        return self
+            yield f"data: is not set, and {quality[0]} needs labelled samples; give data.path and data.labels"
 
     @property
     def flat_metrics(self) -> tuple[Metric, ...]:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from packhouse.artifacts import Artifact, ArtifactStore, measure, measure_bytes
-from packhouse.candidates import Candidate
-
-MODEL_NAME = "model.onnx"
+from packhouse.candidates import MODEL_NAME, Candidate
 
 
 @dataclass(frozen=True)

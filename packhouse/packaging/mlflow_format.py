@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from packhouse.candidates import TensorInfo
+from packhouse.candidates import MODEL_NAME, TensorInfo
 from packhouse.errors import Problem
-from packhouse.packaging.contents import MODEL_NAME, Content
+from packhouse.packaging.contents import Content
 from packhouse.packaging.job import PackagingJob
 from packhouse.ranking import Ranked
 

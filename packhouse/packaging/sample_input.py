@@ -12,7 +12,9 @@ TOLERANCE = {"atol": 1e-3, "rtol": 1e-3}
 
 
 def sample_input(job: PackagingJob, store: ArtifactStore) -> dict[str, Any]:
-    """Return the content of ``sample_input.json``: the first sample (or as many as a fixed batch holds), and what is expected of the best candidate.
+    """Return the content of ``sample_input.json``: the first sample, and what is expected of the best candidate.
+
+    Where the model's batch size is fixed, there are as many samples as it takes.
 
     Each tensor is ``{"dtype", "shape", "data"}`` with the data flat; `outputs` is empty where no predictions were made.
     """

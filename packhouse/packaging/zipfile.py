@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from packhouse.candidates import MODEL_NAME
 from packhouse.errors import Problem
 from packhouse.packaging import Packaging, PackagingJob, Workplace, mlflow_format, runtime_packages, sample_code
 from packhouse.packaging.archive import write_archive
-from packhouse.packaging.contents import MODEL_NAME, Content, below, model_contents
+from packhouse.packaging.contents import Content, below, model_contents
 from packhouse.packaging.manifest import PackagedCandidate, with_manifest
 from packhouse.packaging.olive_files import configurations, inference_config, metrics_file, model_info
 from packhouse.packaging.sample_input import sample_input

@@ -10,7 +10,6 @@ from importlib.resources import files
 from importlib.util import find_spec
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from packhouse.accelerators import SessionSettings
 from packhouse.artifacts import ArtifactStore
@@ -27,7 +26,7 @@ class Figure:
     """A plot, empty where there is nothing to plot; `asides` names the candidates it leaves out, by reason."""
 
     title: str
-    svg: Markup
+    svg: str
     asides: dict[str, list[str]]
 
 
@@ -88,7 +87,7 @@ def _figures(job: PackagingJob, store: ArtifactStore) -> list[Figure] | None:
     """Return the plots, or None where matplotlib, which comes with the extra `report`, is not installed."""
     if find_spec("matplotlib") is None:
         return None
-    from packhouse.report import plots  # noqa: PLC0415
+    from packhouse.report import plots
 
     figures = []
     for spec in job.by_accelerator:
@@ -97,12 +96,12 @@ def _figures(job: PackagingJob, store: ArtifactStore) -> list[Figure] | None:
         figures += [
             Figure(
                 title=f"Trade-off on {spec}",
-                svg=Markup(plots.tradeoff_svg(job, spec)),
+                svg=plots.tradeoff_svg(job, spec),
                 asides={"Too many to name in the plot": [entry.name for entry in plots.in_tradeoff(job, spec)][plots.NAMED :]},
             ),
             Figure(
                 title=f"Latency on {spec}",
-                svg=Markup(plots.latency_svg(job, spec, store)),
+                svg=plots.latency_svg(job, spec, store),
                 asides={"Too many to draw": timed[plots.NAMED :], "Raw samples are no longer in the result storage": lost},
             ),
         ]

@@ -7,15 +7,17 @@ draws with the stand-ins in `COLOURS`, and `_for_page` replaces them.
 import html
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -25,6 +27,7 @@ from packhouse.evaluation.latency import NS_PER_MS
 from packhouse.evaluation.records import Evaluation
 from packhouse.metrics import QUALITY_TYPES, TIMED_TYPES, Metric
 from packhouse.packaging.job import PackagingJob
+from packhouse.report.labels import place_texts
 from packhouse.report.tables import by_priority, shown
 
 NAMED = 12  # candidates that a plot names, and the rows of a latency plot
@@ -33,7 +36,6 @@ NEAR = 3.0  # spans of the ranked candidates' quality within which others are dr
 LOG_FROM = 8.0  # ratio of the largest to the smallest value from which an axis is logarithmic
 
 Samples = NDArray[np.float64]
-Box = tuple[float, float, float, float]
 
 COLOURS = {
     name: f"#01020{index}" for index, name in enumerate(("ink", "muted", "line", "paper", "accent", "soft", "bad", "plain"))
@@ -43,6 +45,7 @@ TRADEOFF_IN = (6.2, 4.0)
 FONT_PT, SMALL_PT = 9.0, 8.0
 CHARACTER = 0.6  # mean width of a character in font sizes, on the wide side
 NAME_LENGTH = 26
+ASIDE_PT = 10  # distance of what stands beside a row
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "packhouse",
@@ -67,12 +70,30 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": SMALL_PT,
 }
-# What a candidate's status looks like: marker, face, edge. Shape and fill tell them apart without colour.
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a candidate's status looks like: shape and fill tell them apart without colour."""
+
+    meaning: str
+    marker: str
+    size: float
+    face: str
+    edge: str
+
+    def draw(self, axes: Axes, x: Sequence[float], y: Sequence[float], gid: str | None = None) -> Line2D:
+        """Draw the mark at the points and return it."""
+        (line,) = axes.plot(x, y, self.marker, markersize=self.size, clip_on=False, gid=gid)
+        line.set(markerfacecolor=self.face, markeredgecolor=self.edge, markeredgewidth=1.2 if self.face == PAPER else 0.8)
+        return line
+
+
 MARKS = {
-    "first": ("*", ACCENT, ACCENT),
-    "ranked": ("o", ACCENT, ACCENT),
-    "rejected": ("X", PAPER, BAD),
-    "unranked": ("D", PAPER, PLAIN),
+    "first": Mark("ranked first", "*", 16, ACCENT, PAPER),
+    "ranked": Mark("ranked", "o", 8, ACCENT, PAPER),
+    "rejected": Mark("missed a goal", "X", 7, PAPER, BAD),
+    "unranked": Mark("not ranked", "D", 6, PAPER, PLAIN),
 }
 _LOCK = Lock()  # matplotlib's settings are global
 
@@ -83,7 +104,14 @@ class Entry:
 
     name: str
     status: str
+    rank: int | None
     evaluation: Evaluation
+
+    @property
+    def short_name(self) -> str:
+        """The name, shortened in its middle: names of variants differ at their ends."""
+        name, half = " ".join(self.name.split()), NAME_LENGTH // 2
+        return name if len(name) <= NAME_LENGTH else f"{name[: half - 1]}…{name[-half:]}"
 
     def value(self, metric: Metric) -> float:
         """Return the value of a metric, NaN where there is none."""
@@ -115,21 +143,22 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Return about six round numbers within the axis."""
-        if not self.is_log:
-            return [float(tick) for tick in MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high) if self.low <= tick <= self.high]
-        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        steps = (1, 2, 5) if len(decades) <= 4 else (1,)
-        return [tick for decade in decades for step in steps if self.low <= (tick := step * 10.0**decade) <= self.high]
+        if self.is_log:
+            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            ticks = [step * 10.0**decade for decade in decades for step in ((1, 2, 5) if len(decades) <= 4 else (1,))]
+        else:
+            ticks = list(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high))
+        return [tick for tick in ticks if self.low <= tick <= self.high]
 
 
 def entries(job: PackagingJob, spec: str) -> list[Entry]:
     """Return the candidates on an accelerator: ranked ones first, then those that missed a goal, then the others."""
     ranking = job.by_accelerator[spec]
-    ranked = [(item.candidate, "first" if item.rank == 1 else "ranked") for item in ranking.ranked]
+    places = [(item.candidate, "first" if item.rank == 1 else "ranked", item.rank) for item in ranking.ranked]
     others = sorted(ranking.unranked, key=lambda item: item.status != "rejected")
     return [
-        Entry(job.candidate(digest).name, status, job.evaluation_of(digest, spec))
-        for digest, status in [*ranked, *((item.candidate, item.status) for item in others)]
+        Entry(job.candidate(digest).name, status, rank, job.evaluation_of(digest, spec))
+        for digest, status, rank in [*places, *((item.candidate, item.status, None) for item in others)]
     ]
 
 
@@ -163,22 +192,22 @@ def tradeoff_svg(job: PackagingJob, spec: str) -> str:
     if metrics is None or not points:
         return ""
     speed, quality = metrics
+    x, y = Axis.over([point.value(speed) for point in points]), _quality_axis(job, spec, quality, points)
+    places = [(point.value(speed), y.clipped(point.value(quality))) for point in points]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_axes((0.12, 0.14, 0.85, 0.74))
-        x = Axis.over([point.value(speed) for point in points])
-        y = _quality_axis(job, spec, quality, points)
         _set_x(axes, x)
         axes.set_ylim(y.low, y.high)
         axes.yaxis.set_major_locator(FixedLocator(y.ticks()))
         axes.yaxis.set_major_formatter(FuncFormatter(_tick_text))
         axes.set_xlabel(_axis_title(speed), color=MUTED, loc="right")
-        _above(axes, 0, 8, _axis_title(quality), color=MUTED, ha="left")
+        _write(axes, (0, 1), (0, 8), _axis_title(quality))
         _draw_goal(axes, job, spec, speed, vertical=True)
         _draw_goal(axes, job, spec, quality, vertical=False)
-        for index, point in reversed(list(enumerate(points))):
-            _draw_mark(axes, point.value(speed), y.clipped(point.value(quality)), point.status, f"point-{index}")
-        _draw_names(axes, [(_point_text(point, quality, y), point.value(speed), y.clipped(point.value(quality))) for point in points])
+        for index, (point, place) in reversed(list(enumerate(zip(points, places, strict=True)))):
+            MARKS[point.status].draw(axes, place[:1], place[1:], f"point-{index}")
+        _draw_texts(axes, places, [_texts(point, quality, y) for point in points[:NAMED]])
         _draw_legend(axes, [kind for kind in MARKS if any(point.status == kind for point in points)])
 
     titles = {
@@ -197,7 +226,8 @@ def read_samples(evaluation: Evaluation, store: ArtifactStore) -> Samples | None
         samples = np.load(store.path(evaluation.samples.sha256), allow_pickle=False)
     except (ArtifactError, OSError, ValueError, EOFError):
         return None
-    return samples.astype(np.float64).ravel() / NS_PER_MS if samples.size and samples.dtype.kind in "iuf" else None
+    is_usable = isinstance(samples, np.ndarray) and samples.size and samples.dtype.kind in "iuf"
+    return samples.astype(np.float64).ravel() / NS_PER_MS if is_usable else None
 
 
 def timed(job: PackagingJob, spec: str, store: ArtifactStore) -> list[tuple[Entry, Samples]]:
@@ -222,10 +252,10 @@ def latency_svg(job: PackagingJob, spec: str, store: ArtifactStore) -> str:
     if not rows:
         return ""
     x = Axis.over([end for _, samples in rows for end in _usual_range(samples)], low_pad=0.04, high_pad=0.04)
-    names = [_short(entry.name) for entry, _ in rows]
+    names = [f"{entry.rank}. {entry.short_name}" if entry.rank else entry.short_name for entry, _ in rows]
     width, top, bottom, row = TRADEOFF_IN[0] * 72, 26, 40, 27
     height = top + bottom + row * len(rows)
-    left = 16 + max(len(name) for name in names) * FONT_PT * CHARACTER
+    left = 20 + max(len(name) for name in names) * FONT_PT * CHARACTER
     right = 108
 
     def draw(figure: Figure) -> None:
@@ -237,8 +267,8 @@ def latency_svg(job: PackagingJob, spec: str, store: ArtifactStore) -> str:
         axes.tick_params(axis="y", length=0, pad=8)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("latency of a run (ms), less is better", color=MUTED, loc="right")
-        _above(axes, 0, 8, "line: a run · bar: middle half · tick: median", color=MUTED, ha="left")
-        _above(axes, 1, 8, "p50 · p95 (ms)", color=MUTED, ha="left", shift=10)
+        _write(axes, (0, 1), (8 - left, 8), "line: a run · bar: middle half · tick: median")
+        _write(axes, (1, 1), (ASIDE_PT, 8), "p50 · p95 (ms)")
         for index, (entry, samples) in enumerate(rows):
             _draw_row(axes, index, samples, entry.status, x)
 
@@ -261,10 +291,12 @@ def _quality_axis(job: PackagingJob, spec: str, metric: Metric, points: Sequence
     return Axis.over(near, may_be_log=False)
 
 
-def _point_text(point: Entry, metric: Metric, axis: Axis) -> str:
-    """Return the candidate's short name, with its value where that is beyond the axis."""
+def _texts(point: Entry, metric: Metric, axis: Axis) -> list[str]:
+    """Return what may be written at a point: its name, with the value if that is beyond the axis, or just its rank."""
     value = point.value(metric)
-    return _short(point.name) + ("" if axis.clipped(value) == value else f" ({shown(value)}, off scale)")
+    if axis.clipped(value) != value:
+        return [f"{point.short_name} ({shown(value)}, off scale)"]
+    return [point.short_name] if point.rank in (None, 1) else [point.short_name, str(point.rank)]
 
 
 def _goal(job: PackagingJob, spec: str, metric: Metric) -> float | None:
@@ -286,82 +318,45 @@ def _draw_goal(axes: Axes, job: PackagingJob, spec: str, metric: Metric, vertica
     (axes.axvline if vertical else axes.axhline)(goal, color=BAD, linewidth=1, linestyle=(0, (4, 3)))
     text = f"goal: {'at least' if metric.higher_is_better else 'at most'} {shown(goal)}"
     if vertical:
-        place = {"xy": (goal, 1), "xycoords": axes.get_xaxis_transform(), "xytext": (-3, -2), "va": "top", "rotation": 90}
+        place: dict[str, Any] = {
+            "xy": (goal, 1),
+            "xycoords": axes.get_xaxis_transform(),
+            "xytext": (-3, -2),
+            "va": "top",
+            "rotation": 90,
+        }
     else:
         place = {"xy": (1, goal), "xycoords": axes.get_yaxis_transform(), "xytext": (-2, -3), "va": "top"}
     axes.annotate(text, textcoords="offset points", ha="right", rotation_mode="anchor", color=BAD, fontsize=SMALL_PT, **place)
 
 
-def _draw_mark(axes: Axes, x: float, y: float, status: str, gid: str) -> None:
-    marker, face, edge = MARKS[status]
-    axes.plot(
-        [x],
-        [y],
-        marker=marker,
-        markersize=13 if status == "first" else 7,
-        markerfacecolor=face,
-        markeredgecolor=edge,
-        markeredgewidth=1.2,
-        linestyle="none",
-        clip_on=False,
-        gid=gid,
-    )
-
-
-def _draw_names(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """Write the names of the first points beside them, where they cover neither a point nor each other."""
-    places = axes.transData.transform([(x, y) for _, x, y in points])
-    taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+def _draw_texts(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[Sequence[str]]) -> None:
+    """Write one of the texts for each of the first points beside it."""
+    marks = [(float(x), float(y)) for x, y in axes.transData.transform(points)]
+    sizes = [[(len(text) * SMALL_PT * CHARACTER, SMALL_PT * 1.25) for text in choices] for choices in texts]
     frame = axes.get_window_extent().padded(6)
-    for (text, *_), (x, y) in list(zip(points, places, strict=True))[:NAMED]:
-        width, height = len(text) * SMALL_PT * CHARACTER, SMALL_PT * 1.25
-        for distance, angle in _around():
-            centre_x = x + distance * math.cos(angle) + width / 2 * _side(math.cos(angle))
-            centre_y = y + distance * math.sin(angle)
-            box = (centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
-            inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1
-            if inside and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                _draw_name(axes, text, (x, y), box, has_leader=distance > 16)
-                break
-
-
-def _draw_name(axes: Axes, text: str, point: tuple[float, float], box: Box, has_leader: bool) -> None:
-    is_right = (box[0] + box[2]) / 2 >= point[0]
-    middle = (box[1] + box[3]) / 2
-    if has_leader:
-        end = (min(max(point[0], box[0]), box[2]), middle + (-4 if middle > point[1] + 4 else 4 if middle < point[1] - 4 else 0))
-        (x0, y0), (x1, y1) = axes.transData.inverted().transform([point, end])
-        axes.plot([x0, x1], [y0, y1], color=MUTED, linewidth=0.6, zorder=1.5)
-    x, y = axes.transData.inverted().transform((box[0] if is_right else box[2], middle - SMALL_PT * 0.36))
-    axes.text(x, y, text, fontsize=SMALL_PT, ha="left" if is_right else "right", va="baseline")
-
-
-def _around() -> Iterator[tuple[float, float]]:
-    """Yield where a name may stand, the best places first: distance from the point, and angle."""
-    for distance in range(10, 120, 9):
-        for degrees in (0, 180, 35, -35, 145, -145, 90, -90, 65, -65, 115, -115):
-            yield float(distance), math.radians(degrees)
-
-
-def _side(cosine: float) -> float:
-    return 0.0 if abs(cosine) < 0.1 else math.copysign(1.0, cosine)
-
-
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+    places = place_texts(marks, sizes, (frame.x0, frame.y0, frame.x1, frame.y1))
+    if any(place and place.choice for place in places):
+        _write(axes, (0, 0), (0, -29), "numbers are ranks")
+    to_data = axes.transData.inverted().transform
+    for mark, choices, place in zip(marks, texts, places, strict=False):
+        if place is None:
+            continue
+        if place.leader_end:
+            (x0, y0), (x1, y1) = to_data([mark, place.leader_end])
+            axes.plot([x0, x1], [y0, y1], color=MUTED, linewidth=0.6, zorder=1.5)
+        left, bottom, right, top = place.box
+        is_right = (left + right) / 2 >= mark[0]
+        x, y = to_data((left if is_right else right, (bottom + top) / 2 - SMALL_PT * 0.36))
+        axes.text(x, y, choices[place.choice], fontsize=SMALL_PT, ha="left" if is_right else "right", va="baseline")
 
 
 def _draw_legend(axes: Axes, kinds: Sequence[str]) -> None:
     """Say above the plot, on the right, what the marks mean."""
-    texts = {"first": "ranked first", "ranked": "ranked", "rejected": "missed a goal", "unranked": "not ranked"}
-    handles = [
-        axes.plot([], [], linestyle="none", marker=MARKS[kind][0], markerfacecolor=MARKS[kind][1], markeredgecolor=MARKS[kind][2])[0]
-        for kind in kinds
-    ]
+    handles = [MARKS[kind].draw(axes, [], []) for kind in kinds]
     axes.legend(
         handles,
-        [texts[kind] for kind in kinds],
+        [MARKS[kind].meaning for kind in kinds],
         loc="lower right",
         bbox_to_anchor=(1.01, 1.08),
         ncols=len(kinds),
@@ -372,7 +367,10 @@ def _draw_legend(axes: Axes, kinds: Sequence[str]) -> None:
 
 
 def _usual_range(samples: Samples) -> tuple[float, float]:
-    """Return the ends of the samples without far outliers: within three interquartile ranges of the quartiles, and 90 % of all."""
+    """Return the ends of the samples without those more than three interquartile ranges from the quartiles.
+
+    Nine in ten samples are always within.
+    """
     p5, p25, p75, p95 = np.percentile(samples, (5, 25, 75, 95))
     fence = 3 * (p75 - p25)
     usual = samples[(samples >= min(p25 - fence, p5)) & (samples <= max(p75 + fence, p95))]
@@ -392,10 +390,10 @@ def _draw_row(axes: Axes, index: int, samples: Samples, status: str, x: Axis) ->
     axes.barh(index, p75 - p25, left=p25, height=0.32, facecolor=face, edgecolor=colour, linewidth=1.2, zorder=3)
     axes.plot([p50, p50], [index - 0.36, index + 0.36], color=INK, linewidth=2, zorder=4, solid_capstyle="butt")
     beyond = int(np.count_nonzero((samples < x.low) | (samples > x.high)))
-    aside = {"xy": (1, index), "xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-    axes.annotate(f"{p50:.3g} · {p95:.3g}", xytext=(10, 1 if beyond else -3), fontsize=FONT_PT, **aside)
+    aside: dict[str, Any] = {"xy": (1, index), "xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+    axes.annotate(f"{p50:.3g} · {p95:.3g}", xytext=(ASIDE_PT, 1 if beyond else -3), fontsize=FONT_PT, **aside)
     if beyond:
-        axes.annotate(f"{beyond} not shown, max {ordered[-1]:.3g}", xytext=(10, -9), fontsize=7.5, color=MUTED, **aside)
+        axes.annotate(f"{beyond} not shown, max {ordered[-1]:.3g}", xytext=(ASIDE_PT, -9), fontsize=7.5, color=MUTED, **aside)
 
 
 def _set_x(axes: Axes, axis: Axis) -> None:
@@ -416,16 +414,9 @@ def _axis_title(metric: Metric) -> str:
     return f"{metric.name}{unit}, {'more' if metric.higher_is_better else 'less'} is better"
 
 
-def _above(axes: Axes, x: float, points: float, text: str, color: str, ha: str, shift: float = 0) -> None:
-    axes.annotate(
-        text, (x, 1), xytext=(shift, points), xycoords="axes fraction", textcoords="offset points", color=color, ha=ha, fontsize=SMALL_PT
-    )
-
-
-def _short(name: str) -> str:
-    """Shorten a name in its middle: names of variants differ at their ends."""
-    flat = " ".join(name.split())
-    return flat if len(flat) <= NAME_LENGTH else f"{flat[: NAME_LENGTH // 2 - 1]}…{flat[-(NAME_LENGTH // 2) :]}"
+def _write(axes: Axes, corner: tuple[int, int], shift_pt: tuple[float, float], text: str) -> None:
+    place: dict[str, Any] = {"xy": corner, "xycoords": "axes fraction", "xytext": shift_pt, "textcoords": "offset points"}
+    axes.annotate(text, **place, color=MUTED, fontsize=SMALL_PT)
 
 
 def _svg(name: str, size_in: tuple[float, float], draw: Callable[[Figure], None], titles: dict[str, str]) -> str:

@@ -76,9 +76,7 @@ def search(key: str = "model_config_data") -> dict[str, Any]:
     return {
         "input": node(None, None, key),
         "quant_1": node("input", onnx_config(written("quant_1")), key),
-        "leaf_1": node(
-            "quant_1", onnx_config(written("quant_1"), TUNED), key, metrics=METRICS, is_pareto_frontier=True
-        ),
+        "leaf_1": node("quant_1", onnx_config(written("quant_1"), TUNED), key, metrics=METRICS, is_pareto_frontier=True),
         "quant_2": node("input", onnx_config(written("quant_2")), key),
         "leaf_2": node("quant_2", onnx_config(written("quant_2"), TUNED), key, metrics=METRICS),
     }
@@ -162,7 +160,8 @@ class TestLayouts:
             footprint = search("model_config")
             footprint[only] = footprint.pop("leaf_2")
             write_json(tmp_path / "out" / accelerator / "footprints.json", footprint)
-        write_json(tmp_path / "out" / "elsewhere" / "footprints.json", search())
+        other = search() | {"leaf_4": node("quant_1", onnx_config(written("quant_1")), metrics=METRICS)}
+        write_json(tmp_path / "out" / "elsewhere" / "footprints.json", other)
         write_cache(tmp_path / "cache")
 
         assert [model.name for model in OliveSource(path=tmp_path / "out").locate()] == ["leaf_1", "leaf_2", "leaf_3"]
@@ -212,9 +211,7 @@ class TestLeaves:
             {"is_pruned": True},
         ],
     )
-    def test_pruned_models_and_what_they_were_made_of_are_no_candidates(
-        self, tmp_path: Path, failed: dict[str, Any]
-    ) -> None:
+    def test_pruned_models_and_what_they_were_made_of_are_no_candidates(self, tmp_path: Path, failed: dict[str, Any]) -> None:
         output_of(tmp_path / "out", search() | {"leaf_2": failed})
         write_cache(tmp_path / "cache")
 
@@ -323,9 +320,7 @@ class TestSettings:
         assert (settings.execution_provider, settings.provider_options) == ("CUDAExecutionProvider", {"device_id": "1"})
 
     @pytest.mark.parametrize("written_settings", [None, {}, {"execution_provider": [], "session_options": None}])
-    def test_a_model_without_settings_has_the_defaults(
-        self, tmp_path: Path, written_settings: dict[str, Any] | None
-    ) -> None:
+    def test_a_model_without_settings_has_the_defaults(self, tmp_path: Path, written_settings: dict[str, Any] | None) -> None:
         assert self.settings_of(tmp_path, written_settings) == InferenceSettings()
 
     def test_session_options_are_kept_with_extra_entries_as_text_and_unset_ones_dropped(self, tmp_path: Path) -> None:
@@ -503,9 +498,7 @@ class TestPaths:
     @pytest.mark.parametrize("file_name", ["tiny.onnx", None, "stale.onnx", "/home/ml/run/tiny.onnx"])
     def test_a_model_in_a_folder_is_found_with_its_external_data(self, tmp_path: Path, file_name: str | None) -> None:
         footprint = search()
-        footprint["leaf_1"]["model_config_data"] = onnx_config(
-            f"{WRITTEN_CACHE}/flow/runs/quant_1/models", None, file_name
-        )
+        footprint["leaf_1"]["model_config_data"] = onnx_config(f"{WRITTEN_CACHE}/flow/runs/quant_1/models", None, file_name)
         output_of(tmp_path / "out", footprint)
         write_cache(tmp_path / "cache", "quant_2")
         write_onnx(tmp_path / "cache/flow/runs/quant_1/models/tiny.onnx", 5.0, external_data="tiny.onnx.data")
@@ -534,9 +527,7 @@ class TestPackage:
     def test_a_package_s_candidates_have_the_ids_settings_and_histories_that_it_says(self, tmp_path: Path) -> None:
         folder = write_packaged(tmp_path, "cpu-cpu/BestCandidateModel_1", PACKAGED_HISTORY)
 
-        assert locate(tmp_path) == {
-            "leaf": LocatedModel("leaf", folder / "model.onnx", TUNED_SETTINGS, PACKAGED_HISTORY)
-        }
+        assert locate(tmp_path) == {"leaf": LocatedModel("leaf", folder / "model.onnx", TUNED_SETTINGS, PACKAGED_HISTORY)}
 
     def test_a_package_s_candidates_are_its_folders_even_where_its_rank_file_lists_fewer(self, tmp_path: Path) -> None:
         for rank in (1, 2, 3):
@@ -553,6 +544,12 @@ class TestPackage:
 
         assert (model.entry, set(model.files)) == ("model.onnx", {"model.onnx", "stale.onnx.data"})
         assert runs_with(model.files["model.onnx"]) == 4.0
+
+    def test_a_packaged_model_is_the_file_that_olive_renamed_even_beside_others(self, tmp_path: Path) -> None:
+        folder = write_packaged(tmp_path, "cpu-cpu/BestCandidateModel_1", PACKAGED_HISTORY)
+        write_onnx(folder / "stale.onnx")
+
+        assert locate(tmp_path)["leaf"].path == folder / "model.onnx"
 
     def test_a_model_in_mlflow_format_is_found(self, tmp_path: Path) -> None:
         folder = write_packaged(tmp_path, "cpu-cpu/BestCandidateModel_1", PACKAGED_HISTORY, inner="mlflow_model")
@@ -628,9 +625,7 @@ class TestSavedModel:
         assert models["input_model"].history == {"input": None}
 
     def test_the_model_that_olive_0_7_saved_is_found_in_its_folder(self, tmp_path: Path) -> None:
-        write_json(
-            tmp_path / "footprints.json", {key: search("model_config")[key] for key in ("input", "quant_1", "leaf_1")}
-        )
+        write_json(tmp_path / "footprints.json", {key: search("model_config")[key] for key in ("input", "quant_1", "leaf_1")})
         saved = self.save_best(tmp_path / "output_model", TUNED)
 
         assert locate(tmp_path)["leaf_1"].path == saved
@@ -662,12 +657,8 @@ BROKEN = [
 
 class TestDamage:
     @pytest.mark.parametrize("content", BROKEN, ids=range(len(BROKEN)))
-    @pytest.mark.parametrize(
-        "file", ["footprint.json", "footprints.json", "cpu-cpu/footprints.json", "model_config.json"]
-    )
-    def test_a_damaged_file_of_a_run_is_an_input_error_that_names_it(
-        self, tmp_path: Path, file: str, content: bytes
-    ) -> None:
+    @pytest.mark.parametrize("file", ["footprint.json", "footprints.json", "cpu-cpu/footprints.json", "model_config.json"])
+    def test_a_damaged_file_of_a_run_is_an_input_error_that_names_it(self, tmp_path: Path, file: str, content: bytes) -> None:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_bytes(content)
 
@@ -736,9 +727,7 @@ class TestDamage:
     @given(
         value=st.recursive(
             st.none() | st.booleans() | st.floats() | st.text(),
-            lambda inner: (
-                st.lists(inner) | st.dictionaries(st.sampled_from(["leaf_1", "quant_1", *search()["leaf_1"]]), inner)
-            ),
+            lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["leaf_1", "quant_1", *search()["leaf_1"]]), inner),
         ),
         spot=st.sampled_from(["leaf_1", "model_config_data", "pass_run_config", "metrics", "parent_model_id"]),
     )
@@ -795,9 +784,7 @@ class TestRealOutputs:
     def test_a_cache_that_did_not_come_along_is_an_error_where_the_folder_holds_no_model(self) -> None:
         (problem,) = problems_of(FIXTURES / "nosearch_zip_external_data" / "output_dir")
 
-        assert (
-            "node 445037b5: its model is not at /home/ml/olive/run/probes/p2/c_ext/ext/runs/ac79a723/models" in problem
-        )
+        assert "node 445037b5: its model is not at /home/ml/olive/run/probes/p2/c_ext/ext/runs/ac79a723/models" in problem
 
     def test_two_copies_of_a_real_cache_are_ambiguous(self, tmp_path: Path) -> None:
         for copy in ("cache", "cache_backup"):

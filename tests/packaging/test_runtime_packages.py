@@ -206,6 +206,13 @@ def test_other_installed_versions_make_another_entry(fetched: Path, cache: Path,
     assert sorted(cache.iterdir()) == sorted([files[0].parent, cache / only_entry(fetched).name])
 
 
+def test_what_only_an_extra_needs_makes_no_difference(fetched: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, "engine", "1.0", "numbers_lib>=1", 'tests_lib; extra == "test"')
+    install(site, "tests_lib", "3.0")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert fetch("engine", "1.0", fetched)[0].parent == only_entry(fetched)
+
+
 @pytest.mark.usefixtures("index")
 def test_installed_version_that_pip_cannot_get_is_replaced_with_a_warning(
     cache: Path, site: Path, caplog: pytest.LogCaptureFixture

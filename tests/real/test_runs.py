@@ -62,9 +62,7 @@ def test_a_changed_priority_measures_nothing_and_ranks_anew(packhouse: Packhouse
 
 
 def test_what_was_finished_before_a_kill_is_not_measured_again(packhouse: Packhouse, server: Server, tmp_path: Path) -> None:
-    slow = [{"name": "latency", "type": "latency", "sub_types": [{"name": "avg", "metric_config": {"repeat_test_num": 400_000}}]}]
-    metrics = [{"name": "accuracy", "type": "accuracy", "sub_types": [{"name": "accuracy_score", "priority": 1}]}, *slow]
-    config = write_job(tmp_path, errors=(0.0, 0.1, 0.2, 0.3), metrics=metrics, packaging=[])
+    config = write_slow_job(tmp_path, runs=400_000, errors=(0.0, 0.1, 0.2, 0.3), packaging=[])
     run = packhouse.start("run", config)
     wait_until(lambda: evaluations_in(packhouse) or run.poll() is not None)
     os.kill(run.pid, signal.SIGKILL)
@@ -88,10 +86,7 @@ def test_two_runs_at_once_in_one_folder_both_complete(packhouse: Packhouse, tmp_
 
 
 def test_a_candidate_whose_process_is_killed_is_one_failed_evaluation(packhouse: Packhouse, tmp_path: Path) -> None:
-    config = write_job(tmp_path, errors=(0.0, 0.1, 0.2))
-    document = json.loads(config.read_text())
-    document["metrics"][1]["sub_types"][0]["metric_config"] = {"repeat_test_num": 300_000}
-    config.write_text(json.dumps(document))
+    config = write_slow_job(tmp_path, runs=300_000, errors=(0.0, 0.1, 0.2))
     run = packhouse.start("run", config, "--json")
     wait_until(lambda: len(workers_of(run.pid)) == 3)
     os.kill(workers_of(run.pid)[0], signal.SIGKILL)
@@ -140,6 +135,15 @@ def test_one_packaging_type_that_fails_stops_no_other_and_keeps_the_earlier_pack
     assert "runtime.zip was not made" in release["failures"][0]
     assert "include_runtime_packages" in release["failures"][0]
     assert (tmp_path / "packages" / "runtime.zip").read_bytes() == b"the package of an earlier run"
+
+
+def write_slow_job(folder: Path, runs: int, **arguments: Any) -> Path:
+    """Write a job whose candidates are timed for `runs` runs each, so that there is a middle to interrupt."""
+    config = write_job(folder, **arguments)
+    document = json.loads(config.read_text())
+    document["metrics"][1]["sub_types"][0]["metric_config"] = {"repeat_test_num": runs}
+    config.write_text(json.dumps(document))
+    return config
 
 
 def now() -> str:

@@ -5,6 +5,7 @@ import io
 import math
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,18 @@ class Workshop:
             evaluations=tuple(evaluations),
             overall=rank(evaluations, metrics),
             by_accelerator={
-                item.spec: rank([done for done in evaluations if done.accelerator == item.spec], metrics) for item in accelerators
+                item.spec: rank([done for done in evaluations if done.accelerator == item.spec], metrics)
+                for item in accelerators
             },
             data=measure_bytes(b"data"),
             input_keys={"image": "input_0"},
             fingerprint=Fingerprint(
-                cpu_model="Example CPU", cpu_count=8, machine="x86_64", system="Linux", runtime="onnxruntime", runtime_version="1.24.1"
+                cpu_model="Example CPU",
+                cpu_count=8,
+                machine="x86_64",
+                system="Linux",
+                runtime="onnxruntime",
+                runtime_version="1.24.1",
             ),
         )
         package = Package(type="Zipfile", name="best.zip", files={"best.zip": measure_bytes(b"zip" * 1000)})
@@ -121,7 +128,9 @@ class Workshop:
             self.evaluation(small, 0.95, 1.0),
             self.evaluation(large, 0.97, 3.0),
             self.evaluation(wrong, 0.5, 0.5),
-            Evaluation(candidate=broken.digest, accelerator=CPU.spec, failure="2 of 41 nodes fell back to CPUExecutionProvider"),
+            Evaluation(
+                candidate=broken.digest, accelerator=CPU.spec, failure="2 of 41 nodes fell back to CPUExecutionProvider"
+            ),
         ]
         return self.release([small, large, wrong, broken], evaluations, **changes)
 
@@ -168,6 +177,10 @@ class Page(HTMLParser):
 
 def plots_of(text: str) -> list[str]:
     return re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+
+
+def plots_without_titles(text: str) -> list[str]:
+    return [re.sub(r"<title>.*?</title>", "", plot) for plot in plots_of(text)]
 
 
 def test_verdict_and_winner_come_before_everything_else(workshop: Workshop) -> None:
@@ -246,10 +259,24 @@ def test_plots_name_candidates_in_text_and_take_their_colours_from_the_page(work
     plots = plots_of(report_html(workshop.usual(), workshop.store))
     assert len(plots) == 2
     for plot in plots:
-        assert {"small", "large", "wrong"} <= set(Page(plot).texts)
+        assert {"small", "large"} <= {text.removeprefix("1. ").removeprefix("2. ") for text in Page(plot).texts}
         assert set(re.findall(r"(?:fill|stroke): ([^;\"]+)", plot)) <= {"none"} | {
             f"var(--{name})" for name in ("ink", "muted", "line", "paper", "accent", "soft", "bad", "plain")
         }
+
+
+def test_candidate_of_far_lower_quality_does_not_squeeze_the_others_together(workshop: Workshop) -> None:
+    tradeoff = Page(plots_of(report_html(workshop.usual(), workshop.store))[0]).texts
+    assert "wrong (0.5, off scale)" in tradeoff
+    assert "0.96" in tradeoff
+
+
+def test_reports_made_at_the_same_time_do_not_disturb_each_other(workshop: Workshop) -> None:
+    releases = [workshop.usual(), two_accelerators(workshop)]
+    alone = [report_html(release, workshop.store) for release in releases]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda release: report_html(release, workshop.store), releases * 3))
+    assert together == alone * 3
 
 
 def test_lost_samples_cost_a_row_of_the_plot_and_are_named(workshop: Workshop) -> None:
@@ -259,14 +286,16 @@ def test_lost_samples_cost_a_row_of_the_plot_and_are_named(workshop: Workshop) -
     workshop.store.path(samples.sha256).unlink()
     text = report_html(release, workshop.store)
     assert "Raw samples are no longer in the result storage: small." in Page(text).text
-    latency = next(plot for plot in plots_of(text) if "p50" in plot)
-    assert "small" not in Page(latency).texts
-    assert "large" in Page(latency).texts
+    latency = Page(plots_of(text)[1]).texts
+    assert "2. small" not in latency
+    assert "1. large" in latency
 
 
 def test_samples_that_are_no_array_do_not_break_the_page(workshop: Workshop) -> None:
     release = workshop.usual()
-    evaluations = [item.model_copy(update={"samples": workshop.store.put_bytes(b"no array")}) for item in release.job.evaluations]
+    evaluations = [
+        item.model_copy(update={"samples": workshop.store.put_bytes(b"no array")}) for item in release.job.evaluations
+    ]
     broken = workshop.release(list(release.job.candidates), evaluations)
     assert "Nothing to plot" in Page(report_html(broken, workshop.store)).text
 
@@ -278,17 +307,27 @@ def test_outliers_do_not_stretch_the_latency_axis(workshop: Workshop) -> None:
     assert "50" not in texts
 
 
-def test_sixty_candidates_get_a_row_each_and_twelve_names_in_a_plot(workshop: Workshop) -> None:
+def test_sixty_candidates_get_a_row_each_and_only_the_best_twelve_a_name_or_rank_in_a_plot(workshop: Workshop) -> None:
     candidates = [candidate(f"variant-{index:02}") for index in range(60)]
     evaluations = [workshop.evaluation(item, 0.9 + index / 1000, 1 + index / 10) for index, item in enumerate(candidates)]
-    text = report_html(workshop.release(candidates, evaluations), workshop.store)
-    tradeoff, latency = plots_of(text)
-    for plot in (tradeoff, latency):
-        drawn = [word for word in Page(re.sub(r"<title>.*?</title>", "", plot)).texts if word.startswith("variant")]
-        assert len(drawn) == 12
-    assert "variant-59" in Page(tradeoff).texts
+    release = workshop.release(candidates, evaluations)
+    text = report_html(release, workshop.store)
+    best = {release.job.candidate(item.candidate).name for item in release.job.overall.ranked[:12]}
+    tradeoff, latency = ([word for word in Page(plot).texts if word.strip()] for plot in plots_without_titles(text))
+    assert {word for word in tradeoff if word.startswith("variant")} <= best
+    assert release.job.candidate(release.job.best.candidate).name in tradeoff
+    assert {word.split(". ")[1] for word in latency if ". variant" in word} == best
+    assert "Too many to name in the plot: 48 candidates" in Page(text).text
     assert Page(text).text.count("variant-00") >= 4
-    assert len(text) < 1_000_000
+    assert len(text) < 500_000
+
+
+def test_candidates_too_close_to_be_named_are_numbered_by_rank(workshop: Workshop) -> None:
+    candidates = [candidate(f"variant-with-quite-a-long-name-{index:02}") for index in range(20)]
+    evaluations = [workshop.evaluation(item, 0.95, 1.0) for item in candidates]
+    tradeoff = Page(plots_without_titles(report_html(workshop.release(candidates, evaluations), workshop.store))[0]).texts
+    assert "numbers are ranks" in tradeoff
+    assert {"10", "11", "12"} & set(tradeoff)
 
 
 def two_accelerators(workshop: Workshop) -> Release:
