@@ -4,11 +4,13 @@ Exit codes: 0 done; 1 an unexpected error; 2 the input is wrong and nothing was 
 asked for; 4 a package is not what it says it is.
 """
 
+import asyncio
 import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,13 +62,11 @@ def plan(config: ConfigArgument = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
         prepared = prepare(load_config(config))
         _quieten_prefect()
-        from dataclasses import asdict
-
         from tasks.preview import preview
 
         shown = preview(prepared.plan)
         if as_json:
-            _print_json(asdict(shown))
+            _print_json({**asdict(shown), "config": prepared.plan.config.model_dump(mode="json")})
             return
         table = Table(title="Evaluations", title_justify="left")
         for heading in ("candidate", "accelerator", "state"):
@@ -148,8 +148,6 @@ def main() -> None:
 
 
 def _run(path: Path, as_json: bool, verbose: bool) -> None:
-    import asyncio
-
     from packhouse.config import load_config
     from packhouse.plan import prepare
     from packhouse.release import Release
@@ -184,15 +182,17 @@ def _run(path: Path, as_json: bool, verbose: bool) -> None:
 
 
 def _print_ranking(release: Any) -> None:
-    from packhouse.report.tables import heading, ranking_rows
+    from packhouse.report.tables import by_priority, heading, ranking_rows
 
-    ranked_by = [metric for metric in release.job.metrics if metric.priority > 0]
-    columns = ["rank", "candidate", *(heading(metric) for metric in sorted(ranked_by, key=lambda metric: metric.priority))]
+    ranked_by = [metric for metric in by_priority(release.job.metrics) if metric.priority > 0]
+    columns = ["rank", "candidate", *(heading(metric) for metric in ranked_by)]
     for spec, ranking in release.job.by_accelerator.items():
         rows = ranking_rows(release.job, ranking)
-        table = Table(*columns, title=f"Ranking on {spec}", title_justify="left")
+        table = Table(title=f"Ranking on {spec}", title_justify="left")
+        for column in columns:
+            table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(str(row[column]) for column in columns))
+            table.add_row(*(escape(str(row[column])) for column in columns))
         out.print(table)
         for row in rows:
             out.print(f"[bold]{row['rank']}[/] {escape(row['candidate'])}: {escape(row['why'])}", highlight=False)

@@ -16,7 +16,7 @@ from packhouse.report.page import report_html
 from tasks.storage import artifact_store
 
 
-@task(persist_result=True, result_serializer="json")
+@task(task_run_name="publish", persist_result=True, result_serializer="json")
 def publish_release(job: PackagingJob, packed: list[Package | PackagingFailed], output_dir: Path) -> Release:
     """Publish what was made and return the release record; what was published before stays whole until then."""
     store, folder = artifact_store(), OutputFolder(output_dir)
@@ -31,6 +31,11 @@ def publish_release(job: PackagingJob, packed: list[Package | PackagingFailed], 
     places.append(folder.write(REPORT_NAME, report_html(release, store).encode()))
     folder.write(RELEASE_NAME, release.model_dump_json(indent=2).encode())
     for place in places:
-        key = re.sub(r"[^a-z0-9]+", "-", place.name.lower()).strip("-")
-        create_link_artifact(key=key, link=place.as_uri(), link_text=str(place))
+        create_link_artifact(key=_artifact_key(place.name), link=place.as_uri(), link_text=str(place), description=str(place))
     return release
+
+
+def _artifact_key(name: str) -> str:
+    """Return a key in the letters that Prefect allows: ``digits.zip`` is ``package-digits-zip``."""
+    letters = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return "report" if name == REPORT_NAME else f"package-{letters}"

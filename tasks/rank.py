@@ -10,7 +10,7 @@ from packhouse.report.tables import decisions_markdown, ranking_rows
 from tasks.receive import read_plan
 
 
-@task(persist_result=True, result_serializer="json")
+@task(task_run_name="rank", persist_result=True, result_serializer="json")
 def rank_candidates(plan: str, evaluations: list[Evaluation]) -> PackagingJob:
     """Rank per accelerator and across all, and leave a table and the reasons as artifacts of the run."""
     job = decide(read_plan(plan), tuple(evaluations))

@@ -8,7 +8,7 @@ from packhouse.plan import Plan, prepare
 from tasks.storage import artifact_store
 
 
-@task(persist_result=True, result_serializer="json")
+@task(task_run_name="receive", persist_result=True, result_serializer="json")
 def receive_candidates(config: PackhouseConfig) -> Artifact:
     """Take candidates and data into the result storage; return the plan, which lies there too."""
     logger, store = get_run_logger(), artifact_store()

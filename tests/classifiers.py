@@ -12,15 +12,21 @@ CLASSES = 3
 CENTRES = np.array([[2.0, 0.0], [-1.0, 1.8], [-1.0, -1.8]], dtype=np.float32)
 
 
-def write_classifier(path: Path, *, error: float = 0.0, layers: int = 1, external: str | None = None, batch: Any = "n") -> Path:
+def write_classifier(
+    path: Path, *, error: float = 0.0, layers: int = 1, external: str | None = None, batch: Any = "n", padding_bytes: int = 0
+) -> Path:
     """Write a classifier of points ``x`` (n × 2) to scores ``y`` (n × 3) and return its path.
 
     `error` turns the decision by that many radians, so that accuracy falls; `layers` adds work that changes nothing;
-    `external` keeps the weights in a file of that name beside the model.
+    `padding_bytes` adds weights that nothing uses; `external` keeps the weights in a file of that name beside the model.
     """
     turn = np.array([[np.cos(error), -np.sin(error)], [np.sin(error), np.cos(error)]], dtype=np.float32)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h0"], "scores")]
-    weights = [numpy_helper.from_array(turn @ CENTRES.T, "w"), numpy_helper.from_array(np.eye(CLASSES, dtype=np.float32), "eye")]
+    eye = np.eye(CLASSES, dtype=np.float32)
+    weights = [numpy_helper.from_array(turn @ CENTRES.T, "w"), numpy_helper.from_array(eye, "eye")]
+    if padding_bytes:
+        padding = np.random.default_rng(0).integers(0, 256, padding_bytes, dtype=np.uint8)
+        weights.append(numpy_helper.from_array(padding, "padding"))
     for layer in range(layers):
         output = "y" if layer == layers - 1 else f"h{layer + 1}"
         nodes.append(helper.make_node("MatMul", [f"h{layer}", "eye"], [output], f"layer{layer}"))

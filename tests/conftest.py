@@ -2,11 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-
-import pytest
 
 # Before anything imports Prefect: tests never touch the results, profiles and servers of the person who runs them.
 _HOME = tempfile.TemporaryDirectory(prefix="packhouse-tests-")
@@ -29,15 +26,6 @@ def pytest_report_header() -> str:
     """Show the versions of the libraries whose behaviour the tests depend on."""
     versions = {name: metadata.version(name) for name in SHOWN if _is_installed(name)}
     return "stack: " + ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-@pytest.fixture
-def prefect_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A Prefect home for child processes of one test: its own database, results and cache."""
-    home = tmp_path / "prefect"
-    monkeypatch.setenv("PREFECT_HOME", str(home))
-    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(home / "profiles.toml"))
-    yield home
 
 
 def _is_installed(name: str) -> bool:

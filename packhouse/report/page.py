@@ -64,11 +64,12 @@ def goal_text(metric: Metric, goal: Goal | None) -> str:
     """Return what a metric must reach, in words."""
     if goal is None:
         return "–"
-    bound = "at least" if metric.higher_is_better else "at most"
-    amount = f"{shown(goal.value)}{' %' if goal.type.startswith('percent') else f' {metric.unit}'.rstrip()}"
-    if not goal.is_relative:
-        return f"{bound} {amount}"
-    return f"{bound} {amount} {'worse' if goal.type.endswith('max-degradation') else 'better'} than the baseline"
+    amount = f"{shown(goal.value)} {'%' if goal.type.startswith('percent') else metric.unit}".rstrip()
+    if goal.type.endswith("min-improvement"):
+        return f"at least {amount} better than the baseline"
+    if goal.type.endswith("max-degradation"):
+        return f"at most {amount} worse than the baseline"
+    return f"{'at least' if metric.higher_is_better else 'at most'} {amount}"
 
 
 def settings_texts(settings: SessionSettings) -> list[str]:

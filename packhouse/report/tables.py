@@ -10,19 +10,22 @@ from packhouse.ranking import Ranked, Ranking, Unranked
 
 
 def ranking_rows(job: PackagingJob, ranking: Ranking) -> list[dict[str, Any]]:
-    """Return one row per candidate, ranked ones first: rank, candidate, accelerator, its metrics, what decided."""
+    """Return one row per candidate, ranked ones first: rank, candidate, accelerator, ranked metrics, why, other metrics."""
+    metrics = by_priority(job.metrics)
     rows: list[dict[str, Any]] = []
     entries: list[Ranked | Unranked] = [*ranking.ranked, *ranking.unranked]
     for entry in entries:
         evaluation = job.evaluation_of(entry.candidate, entry.accelerator)
-        ranked = entry.model_dump()
+        values = [(metric, shown(evaluation.values.get(metric.name))) for metric in metrics]
+        place, why = (entry.rank, entry.decided_by) if isinstance(entry, Ranked) else (entry.status, entry.reason)
         rows.append(
             {
-                "rank": ranked.get("rank", ranked.get("status")),
+                "rank": place,
                 "candidate": job.candidate(entry.candidate).name,
                 "accelerator": entry.accelerator,
-                **{heading(metric): shown(evaluation.values.get(metric.name)) for metric in job.metrics},
-                "why": ranked.get("decided_by", ranked.get("reason")),
+                **{heading(metric): value for metric, value in values if metric.priority > 0},
+                "why": why,
+                **{heading(metric): value for metric, value in values if metric.priority < 0},
             }
         )
     return rows

@@ -43,12 +43,13 @@ class Packhouse:
     """Runs of the command line with a Prefect home of their own."""
 
     environment: dict[str, str]
+    prefix: tuple[str, ...] = ()
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """Start a command and return its process."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+            [*self.prefix, sys.executable, "-m", "flows.cli", *map(str, arguments)],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

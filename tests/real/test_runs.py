@@ -137,6 +137,35 @@ def test_one_packaging_type_that_fails_stops_no_other_and_keeps_the_earlier_pack
     assert (tmp_path / "packages" / "runtime.zip").read_bytes() == b"the package of an earlier run"
 
 
+def test_a_disk_that_is_full_while_packing_leaves_the_earlier_package_intact(packhouse: Packhouse, tmp_path: Path) -> None:
+    config = write_job(tmp_path)
+    packhouse.release(config)
+    earlier = (tmp_path / "packages" / "points.zip").read_bytes()
+    for index in range(3):
+        write_classifier(tmp_path / "candidates" / f"wide-{index}.onnx", error=0.1 * index, padding_bytes=400_000)
+    packhouse.prefix = ("prlimit", "--fsize=1000000")
+    release = packhouse.release(config, code=3)
+    assert "points.zip was not made" in release["failures"][0]
+    assert "File too large" in release["failures"][0]
+    assert (tmp_path / "packages" / "points.zip").read_bytes() == earlier
+    packhouse.prefix = ()
+    assert packhouse.release(config)["failures"] == []
+    assert len(verify_archive(tmp_path / "packages" / "points.zip").models) == 5
+
+
+def test_a_disk_that_is_full_while_receiving_stops_the_run_with_what_to_do(packhouse: Packhouse, tmp_path: Path) -> None:
+    config = write_job(tmp_path)
+    packhouse.release(config)
+    earlier = (tmp_path / "packages" / "points.zip").read_bytes()
+    write_classifier(tmp_path / "candidates" / "wide.onnx", padding_bytes=3_000_000)
+    packhouse.prefix = ("prlimit", "--fsize=1000000")
+    message = json.loads(packhouse.run("run", config, "--json", code=1))["message"]
+    assert "wide.onnx" in message
+    assert "File too large" in message
+    assert "free space" in message
+    assert (tmp_path / "packages" / "points.zip").read_bytes() == earlier
+
+
 def write_slow_job(folder: Path, runs: int, **arguments: Any) -> Path:
     """Write a job whose candidates are timed for `runs` runs each, so that there is a middle to interrupt."""
     config = write_job(folder, **arguments)

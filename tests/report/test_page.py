@@ -22,8 +22,8 @@ from packhouse.metrics import Goal, Metric, Tolerance
 from packhouse.packaging.job import PackagingJob
 from packhouse.ranking import rank
 from packhouse.release import Package, Release
-from packhouse.report.page import report_html
-from packhouse.report.tables import shown
+from packhouse.report.page import goal_text, report_html
+from packhouse.report.tables import shown, shown_bytes
 
 CPU = Accelerator()
 NPU = Accelerator(device="npu", execution_provider="QNNExecutionProvider", provider_options={"backend_path": "libQnnHtp.so"})
@@ -251,7 +251,7 @@ def test_settings_of_matplotlib_do_not_show(workshop: Workshop) -> None:
 
     release = workshop.usual()
     usual = report_html(release, workshop.store)
-    with mpl.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": False}):
+    with mpl.rc_context({"svg.fonttype": "path", "axes.labelsize": 30, "savefig.bbox": "tight"}):
         assert report_html(release, workshop.store) == usual
 
 
@@ -410,3 +410,30 @@ def test_tables_have_captions_and_their_headings_a_scope(workshop: Workshop) -> 
     tags = [tag for tag, _ in page.elements]
     assert tags.count("table") == tags.count("caption") > 3
     assert all(attributes.get("scope") for tag, attributes in page.elements if tag == "th")
+
+
+@pytest.mark.parametrize(
+    ("goal", "text"),
+    [
+        (None, "–"),
+        (Goal(type="threshold", value=5), "at most 5 ms"),
+        (Goal(type="percent-min-improvement", value=20), "at least 20 % better than the baseline"),
+        (Goal(type="max-degradation", value=0.5), "at most 0.5 ms worse than the baseline"),
+    ],
+)
+def test_goals_are_told_in_words(goal: Goal | None, text: str) -> None:
+    assert goal_text(METRICS[1], goal) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"), [(None, "–"), (0, "0 B"), (999, "999 B"), (85_398, "85.4 kB"), (999_900, "1 MB"), (5e12, "5 TB")]
+)
+def test_sizes_are_told_in_the_unit_that_suits_them(size_bytes: float | None, text: str) -> None:
+    assert shown_bytes(size_bytes) == text
+
+
+def test_goal_is_drawn_unless_it_is_far_away(workshop: Workshop) -> None:
+    one, other = candidate("one"), candidate("other")
+    far = workshop.release([one, other], [workshop.evaluation(one, 0.991, 1), workshop.evaluation(other, 0.992, 2)])
+    assert "goal: at least 0.9" in Page(plots_of(report_html(workshop.usual(), workshop.store))[0]).texts
+    assert "goal: at least 0.9" not in Page(plots_of(report_html(far, workshop.store))[0]).texts
