@@ -10,6 +10,7 @@ from prefect.context import TaskRunContext
 from packhouse.errors import EvaluationFailed, PackhouseError
 from packhouse.evaluation.evaluate import evaluate
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
+from packhouse.report.tables import shown
 from tasks.futures import outcomes_of
 from tasks.storage import artifact_store
 
@@ -37,7 +38,7 @@ def evaluate_candidate(request: EvaluationRequest) -> Evaluation:
     except (PackhouseError, OSError) as error:
         _log_step(request, f"failed: {error}")
         raise EvaluationFailed(str(error)) from error
-    values = (f"{name} {metric.value:.5g} {metric.unit}".strip() for name, metric in evaluation.metrics.items())
+    values = (f"{name} {shown(metric.value)} {metric.unit}".strip() for name, metric in evaluation.metrics.items())
     _log_step(request, f"done: {', '.join(values)}")
     return evaluation
 
