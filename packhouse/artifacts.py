@@ -16,15 +16,16 @@ from pathlib import Path
 from packhouse.errors import ArtifactError
 from packhouse.records import Record
 
-CHUNK_BYTES = 4 << 20
+# Larger pieces leave the processor's cache between reading and hashing, and make writing several times slower.
+CHUNK_BYTES = 256 << 10
 
 
 class Artifact(Record):
-    """A file in the store. `crc32` is that of ZIP archives, computed once here and used by every package."""
+    """A file in the store, by the digest of its bytes. `crc32` is what ZIP archives check, where it was computed."""
 
     sha256: str
     size_bytes: int
-    crc32: int
+    crc32: int | None = None
 
 
 class ArtifactStore:
@@ -38,7 +39,7 @@ class ArtifactStore:
         """Return where the bytes of a digest lie; read-only. Raises ArtifactError where they are missing."""
         path = self._blobs / sha256
         if not path.is_file():
-            raise ArtifactError(f"{path} is missing from the result storage; run again without its cached results")
+            raise ArtifactError(f"{path} is missing from the result storage; run again with PREFECT_TASKS_REFRESH_CACHE=true")
         return path
 
     def __contains__(self, sha256: str) -> bool:
@@ -49,22 +50,24 @@ class ArtifactStore:
         """Copy a file into the store and return its artifact.
 
         Raises:
-            ArtifactError: the bytes are not those of `expected`, because the file changed after it was looked at.
+            ArtifactError: the bytes are not those of `expected`, because the file changed after it was looked at, or they
+                cannot be read or written.
         """
-        with self.staging() as staging:
+        with storing(source), self.staging() as staging:
             copy = staging / "blob"
-            artifact = measure(source, copy)
+            artifact = measure(source, copy, with_crc32=True)
             if expected is not None and artifact != expected:
                 raise ArtifactError(f"{source} changed while it was being received; leave it alone and run again")
             return self._adopt(copy, artifact)
 
     def adopt(self, source: Path) -> Artifact:
-        """Move a file that was made in `staging` into the store, without copying it."""
-        return self._adopt(source, measure(source))
+        """Move a file that was made in `staging` into the store, without copying it. Raises ArtifactError."""
+        with storing(source):
+            return self._adopt(source, measure(source))
 
     def put_bytes(self, content: bytes) -> Artifact:
-        """Store `content` and return its artifact."""
-        with self.staging() as staging:
+        """Store `content` and return its artifact. Raises ArtifactError where it cannot be written."""
+        with storing(f"{len(content)} bytes"), self.staging() as staging:
             (staging / "blob").write_bytes(content)
             return self.adopt(staging / "blob")
 
@@ -75,12 +78,9 @@ class ArtifactStore:
         with tempfile.TemporaryDirectory(prefix=".staging-", dir=self._blobs.parent) as folder:
             yield Path(folder)
 
-    def check(self, artifact: Artifact) -> Path:
-        """Return the path of an artifact after reading all its bytes. Raises ArtifactError where they changed."""
-        path = self.path(artifact.sha256)
-        if measure(path) != artifact:
-            raise ArtifactError(f"{path} was changed after it was stored; delete it and run again")
-        return path
+    def is_intact(self, artifact: Artifact) -> bool:
+        """Whether the store has an artifact, and all its bytes are what they were when they were put there."""
+        return artifact.sha256 in self and measure(self.path(artifact.sha256)).sha256 == artifact.sha256
 
     def place(self, artifact: Artifact, destination: Path) -> None:
         """Put an artifact at `destination`, replacing what is there in one step: a link where possible, else a copy."""
@@ -101,12 +101,23 @@ class ArtifactStore:
         return artifact
 
 
+@contextmanager
+def storing(what: object) -> Iterator[None]:
+    """Turn the system's refusal to read or write while `what` is stored into an ArtifactError."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(
+            f"{what} cannot be stored with the results ({error}); free space on that disk and run again"
+        ) from error
+
+
 def measure_bytes(content: bytes) -> Artifact:
     """Return the artifact that `content` would be."""
-    return Artifact(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), crc32=zlib.crc32(content))
+    return Artifact(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
 
 
-def measure(source: Path, copy_to: Path | None = None) -> Artifact:
+def measure(source: Path, copy_to: Path | None = None, *, with_crc32: bool = False) -> Artifact:
     """Read a file once for its size and digests, copying it on the way if asked. A link is refused (OSError)."""
     sha256, crc32, size_bytes = hashlib.sha256(), 0, 0
     buffer = memoryview(bytearray(CHUNK_BYTES))
@@ -115,8 +126,8 @@ def measure(source: Path, copy_to: Path | None = None) -> Artifact:
         writer = files.enter_context(copy_to.open("wb")) if copy_to else None
         while count := reader.readinto(buffer):
             sha256.update(buffer[:count])
-            crc32 = zlib.crc32(buffer[:count], crc32)
+            crc32 = zlib.crc32(buffer[:count], crc32) if with_crc32 else 0
             size_bytes += count
             if writer:
                 writer.write(buffer[:count])
-    return Artifact(sha256=sha256.hexdigest(), size_bytes=size_bytes, crc32=crc32)
+    return Artifact(sha256=sha256.hexdigest(), size_bytes=size_bytes, crc32=crc32 if with_crc32 else None)

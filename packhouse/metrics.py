@@ -93,7 +93,10 @@ class Tolerance(Record):
 
     def covers(self, best: float, other: float) -> bool:
         """Whether `other` is within the tolerance of `best`."""
-        return abs(best - other) <= (self.value * abs(best) if self.is_relative else self.value)
+        limit = self.value * abs(best) if self.is_relative else self.value
+        difference = abs(best - other)
+        # 0.98 - 0.97 is a little more than 0.01 in binary, and is meant to be no more.
+        return difference <= limit or (limit > 0 and math.isclose(difference, limit, rel_tol=1e-9))
 
     def __str__(self) -> str:
         """Return the tolerance as it is written in a configuration."""

@@ -1,11 +1,18 @@
 """The output folder: whatever appears there is complete, and replaces what was there in one step."""
 
+import contextlib
+import ctypes
+import errno
 import os
 import shutil
 from pathlib import Path
 
 from packhouse.artifacts import ArtifactStore
 from packhouse.release import Package
+
+# What the system says where a file is to replace a folder, or a folder anything but an empty one.
+OCCUPIED = (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST)
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 class OutputFolder:
@@ -27,32 +34,70 @@ class OutputFolder:
         return self.path / name
 
     def publish(self, package: Package, store: ArtifactStore) -> Path:
-        """Put a package there, checked against its digests, and return its path.
+        """Put a package there and return its path.
 
         Raises:
-            ArtifactError: the store has lost or changed its bytes.
+            ArtifactError: the store has lost its bytes.
         """
-        for artifact in package.files.values():
-            store.check(artifact)
-        if list(package.files) == [package.name]:
-            store.place(package.files[package.name], self.path / package.name)
-        else:
-            self._publish_folder(package, store)
-        return self.path / package.name
-
-    def _publish_folder(self, package: Package, store: ArtifactStore) -> None:
-        beside, aside = self._beside(package.name), self._beside(package.name)
+        place, beside = self.path / package.name, self._beside(package.name)
         try:
-            for name, artifact in package.files.items():
-                target = beside / Path(name).relative_to(package.name)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(store.path(artifact.sha256), target)
-            if (self.path / package.name).exists():
-                (self.path / package.name).replace(aside)
-            beside.replace(self.path / package.name)
+            if list(package.files) == [package.name]:
+                store.place(package.files[package.name], beside)
+            else:
+                for name, artifact in package.files.items():
+                    target = beside / Path(name).relative_to(package.name)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(store.path(artifact.sha256), target)
+            _replace(place, beside)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
-            shutil.rmtree(aside, ignore_errors=True)
+            _remove(beside)
+        return place
 
     def _beside(self, name: str) -> Path:
         return self.path / f".{name}.{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def _replace(place: Path, new: Path) -> None:
+    """Put `new`, a file or a folder, in the place of whatever is there, which may be at `new` afterwards.
+
+    Several processes may do so at once, and where one fails, what was there stays. Only where the system cannot exchange
+    names, and one of the two is a folder, is the place empty for a moment.
+    """
+    while not _moved(new, place) and not _exchanged(new, place):
+        aside = new.with_name(f"{new.name}-")
+        with contextlib.suppress(FileNotFoundError):
+            place.rename(aside)
+        try:
+            is_done = _moved(new, place)
+        except OSError:
+            aside.rename(place)
+            raise
+        _remove(aside)
+        if is_done:
+            return
+
+
+def _moved(source: Path, target: Path) -> bool:
+    """Rename in one step, and say whether that could be; it cannot where a folder is in the way, or to be moved over a file."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno not in OCCUPIED:
+            raise
+        return False
+    return True
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Let two names change places in one step, and say whether system and file system could."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is None:
+        return False
+    return bool(renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from packhouse.artifacts import Artifact, ArtifactStore, measure
+from packhouse.artifacts import Artifact, ArtifactStore, measure, storing
 from packhouse.candidates import Candidate, FoundModel, identify, receive
 from packhouse.config import PackhouseConfig
 from packhouse.errors import InputError, Problem
@@ -50,8 +50,8 @@ class Prepared:
     def receive(self, store: ArtifactStore) -> Plan:
         """Copy candidates and data into the store, so that the plan can be carried out. Raises ArtifactError."""
         receive(self.models, self.plan.candidates, store)
-        if self.plan.data.sha256 not in store:
-            with store.staging() as scratch:
+        if not store.is_intact(self.plan.data):
+            with storing("the data"), store.staging() as scratch:
                 self.dataset.save(scratch / "data.npz")
                 store.adopt(scratch / "data.npz")
         return self.plan
@@ -115,8 +115,8 @@ def _check_surroundings(config: PackhouseConfig) -> None:
 
 def _not_writable(folder: Path) -> str | None:
     """Return why nothing can be written to a folder that exists or is to be made, or None; leaves no trace."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         return error.strerror

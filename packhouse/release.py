@@ -43,17 +43,19 @@ class Release(Record):
 
     @property
     def is_complete(self) -> bool:
-        """Whether something was ranked and every package was made."""
-        return bool(self.job.overall.ranked) and not self.failures
+        """Whether something was ranked on every accelerator and every package was made."""
+        return all(ranking.ranked for ranking in self.job.by_accelerator.values()) and not self.failures
 
     @property
     def verdict(self) -> str:
         """One sentence per cause of failure, or one that says what was made."""
-        if not self.job.overall.ranked:
-            causes = {item.reason for item in self.job.overall.unranked}
-            return f"no candidate could be ranked on any accelerator: {'; '.join(sorted(causes))}"
-        if self.failures:
-            return "; ".join(self.failures)
+        causes = [
+            f"no candidate could be ranked on {spec}: {'; '.join(sorted({item.reason for item in ranking.unranked}))}"
+            for spec, ranking in self.job.by_accelerator.items()
+            if not ranking.ranked
+        ]
+        if causes or self.failures:
+            return ". ".join([*causes, *self.failures])
         best = self.job.best
         made = ", ".join(package.name for package in self.packages) or "no packages"
         return f"{self.job.candidate(best.candidate).name} ranks first ({best.accelerator}); made {made}"

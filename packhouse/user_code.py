@@ -33,9 +33,11 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
 
 
 def code_digest(reference: str) -> str:
-    """Return a digest of the code behind a reference: of the file where one is named, else of the reference itself."""
-    path = Path(reference.rpartition(":")[0])
-    code = path.read_bytes() if path.suffix == ".py" and path.is_file() else b""
+    """Return a digest of a reference and of the source file behind it, where there is one."""
+    name = reference.rpartition(":")[0]
+    spec = None if name.endswith(".py") else importlib.util.find_spec(name)
+    path = Path(spec.origin if spec and spec.origin else name)
+    code = path.read_bytes() if path.is_file() else b""
     return hashlib.sha256(reference.encode() + b"\0" + code).hexdigest()
 
 

@@ -11,7 +11,7 @@ from packhouse.errors import EvaluationFailed, PackhouseError
 from packhouse.evaluation.evaluate import evaluate
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.report.tables import shown
-from tasks.futures import outcomes_of
+from tasks.fan_out import fan_out
 from tasks.storage import artifact_store
 
 
@@ -45,17 +45,23 @@ def evaluate_candidate(request: EvaluationRequest) -> Evaluation:
 
 async def evaluate_all(requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
     """Evaluate the requests on the flow's task runner and return their evaluations in order; failed ones say why."""
-    futures = [evaluate_candidate.submit(request) for request in requests]
-    outcomes = await outcomes_of(futures, EvaluationFailed)
-    for request, future in zip(requests, futures, strict=True):
-        if future.state.name == "Cached":
+    store = artifact_store()
+    outcomes = await fan_out(
+        evaluate_candidate,
+        [(request,) for request in requests],
+        expected=EvaluationFailed,
+        is_usable=lambda evaluation: all(artifact.sha256 in store for artifact in evaluation.artifacts),
+    )
+    evaluations = []
+    for request, outcome in zip(requests, outcomes, strict=True):
+        if outcome.is_cached:
             _log_step(request, "done before: taken from the result storage")
-    return [
-        Evaluation(candidate=request.candidate.digest, accelerator=request.accelerator.spec, failure=str(outcome))
-        if isinstance(outcome, EvaluationFailed)
-        else outcome
-        for request, outcome in zip(requests, outcomes, strict=True)
-    ]
+        evaluations.append(_failed(request, outcome.value) if isinstance(outcome.value, EvaluationFailed) else outcome.value)
+    return evaluations
+
+
+def _failed(request: EvaluationRequest, reason: EvaluationFailed) -> Evaluation:
+    return Evaluation(candidate=request.candidate.digest, accelerator=request.accelerator.spec, failure=str(reason))
 
 
 def _log_step(request: EvaluationRequest, step: str) -> None:

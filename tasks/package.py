@@ -13,7 +13,7 @@ from packhouse.errors import PackagingFailed, PackhouseError
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.records import digest_of
 from packhouse.release import Package
-from tasks.futures import outcomes_of
+from tasks.fan_out import fan_out
 from tasks.storage import artifact_store, package_cache
 
 
@@ -53,7 +53,14 @@ def make_package(job: PackagingJob, packaging: Packaging) -> Package:
 
 async def package_all(job: PackagingJob, packagings: Sequence[Packaging]) -> list[Package | PackagingFailed]:
     """Make all packages on the flow's task runner; one that fails gives its reason and stops no other."""
-    return await outcomes_of([make_package.submit(job, packaging) for packaging in packagings], PackagingFailed)
+    store = artifact_store()
+    outcomes = await fan_out(
+        make_package,
+        [(job, packaging) for packaging in packagings],
+        expected=PackagingFailed,
+        is_usable=lambda package: all(store.is_intact(artifact) for artifact in package.files.values()),
+    )
+    return [outcome.value for outcome in outcomes]
 
 
 def _adopt(packaging: Packaging, made: Path, store: ArtifactStore) -> Package:

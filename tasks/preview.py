@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 
+from packhouse.artifacts import ArtifactStore
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.packaging import Packaging
 from packhouse.plan import Plan
 from packhouse.release import decide
 from tasks.package import package_key
-from tasks.storage import default_result_folder
+from tasks.storage import result_folder
 
 # What an evaluation takes where no earlier one tells: process, imports, session, and a short timing.
 USUAL_EVALUATION_S = 6.0
@@ -78,9 +78,10 @@ def _cached(request: EvaluationRequest) -> Evaluation | None:
     if not store.exists(request.key):
         return None
     result: Any = store.read(request.key).result
-    return result if isinstance(result, Evaluation) else Evaluation.model_validate(result)
+    evaluation = result if isinstance(result, Evaluation) else Evaluation.model_validate(result)
+    artifacts = ArtifactStore(result_folder())
+    return evaluation if all(artifact.sha256 in artifacts for artifact in evaluation.artifacts) else None
 
 
 def _store() -> ResultStore:
-    folder = Path(default_result_folder()).expanduser()
-    return ResultStore(result_storage=LocalFileSystem(basepath=str(folder)), serializer=JSONSerializer())
+    return ResultStore(result_storage=LocalFileSystem(basepath=str(result_folder())), serializer=JSONSerializer())

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from packhouse.errors import InputError
 from packhouse.records import Record
 
+DEFAULT_DOMAIN = ("", "ai.onnx")
 EXTERNAL_DATA_KEYS = {"location", "offset", "length", "checksum"}
 RE_EXPORT = "export the model again"
 SUB_BYTE_BITS = {"FLOAT4E2M1": 4, "INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}
@@ -62,7 +63,7 @@ def inspect(path: Path) -> OnnxFacts:
     return OnnxFacts(
         inputs=tuple(_tensor_info(path, value) for value in model.graph.input if value.name not in weights),
         outputs=tuple(_tensor_info(path, value) for value in model.graph.output),
-        opset=next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
+        opset=_opset(path, model),
         external_data=tuple(sorted(external)),
     )
 
@@ -98,6 +99,14 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not model.ir_version or not model.opset_import or not (model.graph.node and model.graph.output):
         raise InputError.at(str(path), "is not an ONNX model, or is truncated (no graph, outputs or operator set)", RE_EXPORT)
     return model
+
+
+def _opset(path: Path, model: onnx.ModelProto) -> int:
+    """Return the version of the default operator set, 0 where no node is of it."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in DEFAULT_DOMAIN]
+    if not versions and any(node.domain in DEFAULT_DOMAIN for node in _nodes(model)):
+        raise InputError.at(str(path), "does not say which ONNX operator set it uses, or is truncated", RE_EXPORT)
+    return int(versions[0]) if versions else 0
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

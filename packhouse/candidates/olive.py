@@ -7,12 +7,22 @@ cache, under paths of the machine that Olive ran on; each is found here by the l
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 
-from packhouse.accelerators import InferenceSettings, SessionOptions
-from packhouse.candidates.sources import MODEL_SUFFIX, LocatedModel, Source, _unique_names
+from packhouse.candidates.olive_json import (
+    COPY_AGAIN,
+    FOOTPRINT,
+    HISTORY,
+    MODEL,
+    PACKAGED_MODEL,
+    History,
+    Node,
+    onnx_model,
+    read_json,
+)
+from packhouse.candidates.sources import MODEL_SUFFIX, LocatedModel, Source, unique_names
 from packhouse.errors import InputError, Problem
 
 # The first pattern that matches is the whole run: Olive writes a folder per accelerator only where there are several.
@@ -20,10 +30,6 @@ FOOTPRINTS = ("footprint.json", "footprints.json", "*_footprints.json", "[cgn]pu
 EXCERPTS = ("output_footprints.json", "pareto_frontier_footprints.json")
 PACKAGED_MODELS = "CandidateModels/*/BestCandidateModel_*"
 PACKAGED_NAME = f"model{MODEL_SUFFIX}"
-COPY_AGAIN = "copy Olive's output again"
-
-T = TypeVar("T")
-History = dict[str, dict[str, Any] | None]
 
 
 class OliveSource(Source):
@@ -51,7 +57,7 @@ class OliveSource(Source):
         where = f"candidates.path = {self.path}"
         leaves: list[_Leaf] = []
         for file in _footprint_files(self.path):
-            leaves += [leaf for leaf in _leaves_of(_read(_FOOTPRINT, file), where) if leaf not in leaves]
+            leaves += [leaf for leaf in _leaves_of(read_json(FOOTPRINT, file), where) if leaf not in leaves]
         models = self._cached(leaves) or _packaged(self.path) or _saved(self.path, leaves)
         if leaves and not models:
             raise self._missing(leaves)
@@ -65,7 +71,7 @@ class OliveSource(Source):
             known = (*(leaf.model for leaf in leaves), *models)
             input_id = next((next(iter(model.history)) for model in known if model.history), None)
             models.append(LocatedModel("input_model", self.input_model, history={input_id: None} if input_id else {}))
-        return _unique_names(models)
+        return unique_names(models)
 
     def _cached(self, leaves: "list[_Leaf]") -> list[LocatedModel]:
         """Return the leaves with their files, or nothing where none is here and `remap` does not say where to look."""
@@ -127,77 +133,6 @@ class _Leaf:
     is_pareto_frontier: bool
 
 
-def _as_text(options: object) -> object:
-    if not isinstance(options, dict):
-        return options
-    return {key: str(value) for key, value in options.items() if value is not None}
-
-
-def _as_session_options(options: object) -> object:
-    if not isinstance(options, dict):
-        return options
-    known = {**options, "extra_session_config": _as_text(options.get("extra_session_config"))}
-    return {key: value for key, value in known.items() if value is not None}
-
-
-class _OliveJson(BaseModel):
-    """What we need of something that Olive wrote."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-_Options = Annotated[dict[str, str], BeforeValidator(_as_text)]
-
-
-class _Inference(_OliveJson):
-    execution_provider: list[str | tuple[str, _Options | None]] | None = None
-    provider_options: list[_Options | None] | None = None
-    session_options: Annotated[SessionOptions, BeforeValidator(_as_session_options)] | None = None
-
-
-class _OnnxModel(_OliveJson):
-    path: Path = Field(alias="model_path")
-    file_name: str | None = Field(default=None, alias="onnx_file_name")
-    inference: _Inference | None = Field(default=None, alias="inference_settings")
-
-    @property
-    def settings(self) -> InferenceSettings:
-        """The settings with the first provider only; those after it are fallbacks, which nothing is graded on."""
-        inference = self.inference or _Inference()
-        first = next(iter(inference.execution_provider or ()), None)
-        provider, options = first if isinstance(first, tuple) else (first, None)
-        return InferenceSettings(
-            execution_provider=provider,
-            provider_options=options or next(iter(inference.provider_options or ()), None) or {},
-            session_options=inference.session_options or SessionOptions(),
-        )
-
-
-class _Model(_OliveJson):
-    type: str = ""
-    config: dict[str, Any] = {}
-    is_pruned: bool = False
-
-
-class _PackagedModel(_OliveJson):
-    model: _Model = Field(alias="model_config")
-
-
-class _Node(_OliveJson):
-    parent: str | None = Field(default=None, alias="parent_model_id")
-    model: _Model | None = Field(default=None, validation_alias=AliasChoices("model_config_data", "model_config"))
-    pass_run_config: dict[str, Any] | None = None
-    is_pareto_frontier: bool = False
-    is_pruned: bool = False
-    metrics: dict[str, Any] | None = None
-
-
-_FOOTPRINT = TypeAdapter(dict[str, _Node])
-_MODEL = TypeAdapter(_Model)
-_PACKAGED_MODEL = TypeAdapter(_PackagedModel)
-_HISTORY = TypeAdapter(Annotated[History, Field(min_length=1)])
-
-
 def _footprint_files(folder: Path) -> list[Path]:
     for pattern in FOOTPRINTS:
         if files := sorted(file for file in folder.glob(pattern) if not file.name.endswith(EXCERPTS)):
@@ -205,7 +140,7 @@ def _footprint_files(folder: Path) -> list[Path]:
     return []
 
 
-def _leaves_of(nodes: dict[str, _Node], where: str) -> list[_Leaf]:
+def _leaves_of(nodes: dict[str, Node], where: str) -> list[_Leaf]:
     """Return the leaves; where Olive evaluated some, the others are what failed search points left behind."""
     parents = {node.parent for node in nodes.values()}
     leaves = []
@@ -213,13 +148,13 @@ def _leaves_of(nodes: dict[str, _Node], where: str) -> list[_Leaf]:
         if not node.parent or not node.model or node.is_pruned or node.model.is_pruned or model_id in parents:
             continue
         place = f"{where}, node {model_id}"
-        onnx = _onnx(node.model, place)
+        onnx = onnx_model(node.model, place)
         model = LocatedModel(model_id, onnx.path, onnx.settings, _history(model_id, nodes, place))
         leaves.append(_Leaf(place, model, onnx.file_name, node.is_pareto_frontier))
     return [leaf for leaf in leaves if nodes[leaf.model.name].metrics] or leaves
 
 
-def _history(model_id: str, nodes: Mapping[str, _Node], where: str) -> History:
+def _history(model_id: str, nodes: Mapping[str, Node], where: str) -> History:
     """Return the configuration of every pass from the input model, which has none, to the model."""
     chain: History = {}
     current: str | None = model_id
@@ -234,11 +169,11 @@ def _history(model_id: str, nodes: Mapping[str, _Node], where: str) -> History:
 def _packaged(folder: Path) -> list[LocatedModel]:
     """Return the models of an unpacked package by its folders: older versions' models_rank.json lists only one."""
     places = sorted(folder.glob(PACKAGED_MODELS))
-    histories = [_read(_HISTORY, place / "configurations.json") for place in places]
+    histories = [read_json(HISTORY, place / "configurations.json") for place in places]
     ids = [next(reversed(history)) for history in histories]
     models = []
     for place, model_id, history in zip(places, ids, histories, strict=True):
-        onnx = _onnx(_read(_PACKAGED_MODEL, place / "model_info.json").model, str(place))
+        onnx = onnx_model(read_json(PACKAGED_MODEL, place / "model_info.json").model, str(place))
         name = model_id if ids.count(model_id) == 1 else f"{model_id}-{place.parent.name}"
         models.append(LocatedModel(name, _onnx_file(place, PACKAGED_NAME, str(place)), onnx.settings, history))
     return models
@@ -248,7 +183,7 @@ def _saved(folder: Path, leaves: Sequence[_Leaf]) -> list[LocatedModel]:
     """Return the best model that Olive saved, as the leaf that it is, or nameless where it could be more than one."""
     for file in (folder / "model_config.json", folder / "output_model" / "model_config.json"):
         if file.is_file():
-            onnx = _onnx(_read(_MODEL, file), str(file))
+            onnx = onnx_model(read_json(MODEL, file), str(file))
             saved = file.parent / PureWindowsPath(str(onnx.path)).name
             path = _onnx_file(saved if _exists(saved) else file.parent, onnx.file_name, str(file))
             alike = [leaf for leaf in leaves if leaf.model.settings == onnx.settings]
@@ -257,16 +192,6 @@ def _saved(folder: Path, leaves: Sequence[_Leaf]) -> list[LocatedModel]:
                 return [replace(best[0].model, path=path)]
             return [LocatedModel(path.stem, path, onnx.settings)]
     return []
-
-
-def _onnx(model: _Model, where: str) -> _OnnxModel:
-    if model.type.lower() != "onnxmodel":
-        what = f"is a model of type {model.type!r}, and a candidate is a single ONNX model"
-        raise InputError.at(where, what, "end Olive's passes with one that makes an ONNXModel")
-    try:
-        return _OnnxModel.model_validate(model.config)
-    except ValidationError as error:
-        raise _malformed(where, error) from error
 
 
 def _onnx_file(path: Path, file_name: str | None, where: str) -> Path:
@@ -287,19 +212,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
-
-
-def _read(kind: TypeAdapter[T], file: Path) -> T:
-    try:
-        return kind.validate_json(file.read_bytes())
-    except OSError as error:
-        raise InputError.at(str(file), f"cannot be read ({error.strerror})", COPY_AGAIN) from error
-    except ValidationError as error:
-        raise _malformed(str(file), error) from error
-
-
-def _malformed(where: str, error: ValidationError) -> InputError:
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    what = f"{place} is not what Packhouse knows of Olive ({first['msg']})" if place else first["msg"]
-    return InputError.at(where, what, f"{COPY_AGAIN}, or list the models yourself (candidates.type = list)")

@@ -8,6 +8,7 @@ from packhouse.accelerators import InferenceSettings
 from packhouse.artifacts import Artifact, ArtifactStore, measure
 from packhouse.candidates.model_file import TensorInfo
 from packhouse.candidates.sources import FoundModel
+from packhouse.errors import InputError
 from packhouse.records import Record, digest_of
 
 # What a candidate's ONNX file is called in packages; its own name means nothing.
@@ -44,13 +45,16 @@ def identify(models: Sequence[FoundModel]) -> tuple[Candidate, ...]:
 
     The digest covers the names and bytes of the files and the inference settings. It does not cover the names of the
     candidate and of its ONNX file, which is called ``model.onnx`` in every package.
+
+    Raises:
+        InputError: a file cannot be read.
     """
     candidates: dict[str, Candidate] = {}
     measured: dict[Path, Artifact] = {}
     for model in models:
         for path in model.files.values():
             if path not in measured:
-                measured[path] = measure(path)
+                measured[path] = _measure(path)
         files = {name: measured[path] for name, path in model.files.items()}
         digest = digest_of(
             {
@@ -77,7 +81,7 @@ def identify(models: Sequence[FoundModel]) -> tuple[Candidate, ...]:
 
 
 def receive(models: Sequence[FoundModel], candidates: Sequence[Candidate], store: ArtifactStore) -> None:
-    """Copy the files of `candidates`, which `identify` made of `models`, into the store.
+    """Copy the files of `candidates`, which `identify` made of `models`, into the store, unless they are there undamaged.
 
     Raises:
         ArtifactError: a file is not what it was when it was identified.
@@ -85,7 +89,7 @@ def receive(models: Sequence[FoundModel], candidates: Sequence[Candidate], store
     by_name = {model.name: model for model in models}
     for candidate in candidates:
         for name, artifact in candidate.files.items():
-            if artifact.sha256 not in store:
+            if not store.is_intact(artifact):
                 store.put(by_name[candidate.name].files[name], expected=artifact)
 
 
@@ -99,3 +103,10 @@ def lay_out(candidate: Candidate, store: ArtifactStore, folder: Path, entry: str
         target.parent.mkdir(parents=True, exist_ok=True)
         store.place(artifact, target)
     return folder / (entry or candidate.entry)
+
+
+def _measure(path: Path) -> Artifact:
+    try:
+        return measure(path, with_crc32=True)
+    except OSError as error:
+        raise InputError.at(str(path), f"cannot be read ({error.strerror})", "check the path and its permissions") from error

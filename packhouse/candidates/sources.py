@@ -60,6 +60,9 @@ class Source(Record):
                 problems += [
                     Problem(f"candidate {model.name!r}: {item.where}", item.what, item.remedy) for item in error.problems
                 ]
+            except OSError as error:
+                what = f"cannot be read ({error.strerror})"
+                problems.append(Problem(f"candidate {model.name!r}: {model.path}", what, "check the path"))
         if problems:
             raise InputError(problems)
         return tuple(sorted(found, key=lambda model: model.name))
@@ -76,15 +79,15 @@ class FolderSource(Source):
         remedy = f"put {MODEL_SUFFIX} files, or folders with one each, there"
         try:
             entries = sorted(self.path.iterdir())
+            folders = [entry for entry in entries if entry.is_dir()]
+            files = [entry for entry in entries if entry.suffix == MODEL_SUFFIX and not entry.is_dir()]
         except OSError as error:
             raise InputError.at(f"candidates.path = {self.path}", f"cannot be read ({error.strerror})", remedy) from error
-        models = [LocatedModel(entry.stem, entry) for entry in entries if entry.suffix == MODEL_SUFFIX and not entry.is_dir()]
-        models += [
-            LocatedModel(entry.name, entry) for entry in entries if entry.is_dir() and any(entry.glob(f"*{MODEL_SUFFIX}"))
-        ]
+        models = [LocatedModel(entry.stem, entry) for entry in files]
+        models += [LocatedModel(entry.name, entry) for entry in folders if any(entry.glob(f"*{MODEL_SUFFIX}"))]
         if not models:
             raise InputError.at(f"candidates.path = {self.path}", "has no candidates", remedy)
-        return _unique_names(models)
+        return unique_names(models)
 
 
 class ListedModel(Record):
@@ -105,7 +108,7 @@ class ListSource(Source):
 
     def locate(self) -> Sequence[LocatedModel]:
         """Return the listed models."""
-        return _unique_names(
+        return unique_names(
             [
                 LocatedModel(model.name, model.path, InferenceSettings(session_options=model.session_options))
                 for model in self.models
@@ -113,7 +116,8 @@ class ListSource(Source):
         )
 
 
-def _unique_names(models: list[LocatedModel]) -> list[LocatedModel]:
+def unique_names(models: list[LocatedModel]) -> list[LocatedModel]:
+    """Return the models, or raise InputError where two have the same name."""
     names = [model.name for model in models]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError.at("candidates", f"the name {twice[0]!r} is used more than once", "give every candidate its own name")
@@ -124,6 +128,13 @@ def _check(model: LocatedModel) -> FoundModel:
     entry, files = _files_of_folder(model.path) if model.path.is_dir() else (model.path, {})
     facts = inspect(entry)
     names = {entry.name: entry, **{name: entry.parent / name for name in facts.external_data}, **files}
+    for name in facts.external_data:
+        if name.endswith(MODEL_SUFFIX):
+            remedy = "save the model with its external data in a file of another kind"
+            raise InputError.at(str(entry), f"keeps its weights in {name!r}, which is named like a model", remedy)
+    for name in (model.name, *names):
+        if not _is_unicode(name):
+            raise InputError.at(repr(name), "is a name that is not UTF-8", "rename the file")
     return FoundModel(model.name, entry.name, dict(sorted(names.items())), facts, model.settings, model.history)
 
 
@@ -145,3 +156,11 @@ def _files_of_folder(folder: Path) -> tuple[Path, dict[str, Path]]:
             require_regular_file(path)
             files[path.relative_to(folder).as_posix()] = path
     return models[0], files
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,7 +1,8 @@
 """Take over a whole Olive configuration: its packaging, metrics, accelerators, and the output that it left.
 
-What only Packhouse knows can stand beside Olive's keys in the same file: `candidates`, `data`, `baseline` and `accelerators`
-win over what is derived. Olive's data configurations are PyTorch code and cannot be taken over; give `data` instead.
+What only Packhouse knows can stand beside Olive's keys in the same file: `candidates`, `data`, `accelerators`, `metrics`,
+`baseline` and `packaging` win over what is derived. Olive's data configurations are PyTorch code and cannot be taken over;
+give `data` instead.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from packhouse.errors import InputError
 
 OLIVE_ONLY = {"input_model", "passes", "pass_flows", "engine", "systems", "packaging_config"}
-OWN_KEYS = ("candidates", "data", "accelerators", "baseline")
+OWN_KEYS = ("candidates", "data", "accelerators", "metrics", "baseline", "packaging")
 INPUT_MODEL = "input_model"
 
 
@@ -29,14 +30,14 @@ def from_olive(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
     engine = _mapping(document, "engine", path)
     derived: dict[str, Any] = {
         "candidates": {"type": "olive", "path": document.get("output_dir") or engine.get("output_dir") or "."},
-        "metrics": _metrics(document, engine, path),
+        "metrics": document.get("metrics") or _metrics(document, engine, path),
         "packaging": packaging_of(document, path),
     }
     if accelerators := list(_accelerators(document, engine, path)):
         derived["accelerators"] = accelerators
     model = _mapping(document, "input_model", path)
     model_path = model.get("model_path") or _mapping(model, "config", path).get("model_path")
-    if isinstance(model_path, str) and (path.parent / model_path).is_file():
+    if "candidates" not in document and isinstance(model_path, str) and (path.parent / model_path).is_file():
         derived["candidates"]["input_model"] = model_path
         derived["baseline"] = INPUT_MODEL
     return derived | {key: document[key] for key in OWN_KEYS if key in document}
@@ -66,9 +67,12 @@ def _accelerators(document: Mapping[str, Any], engine: Mapping[str, Any], path: 
     system = _named(document.get("systems"), target) if isinstance(target, str) else target
     if not isinstance(system, Mapping):
         return
-    for accelerator in system.get("accelerators") or _mapping(system, "config", path).get("accelerators") or []:
-        for provider in accelerator.get("execution_providers") or ["CPUExecutionProvider"]:
-            name, options = provider if isinstance(provider, list) else (provider, {})
+    where = f"{path}: accelerators"
+    accelerators = system.get("accelerators") or _mapping(system, "config", path).get("accelerators") or []
+    for accelerator in _checked(accelerators, list, where):
+        listed = _checked(accelerator, Mapping, where).get("execution_providers") or ["CPUExecutionProvider"]
+        for provider in _checked(listed, list, f"{where}.execution_providers"):
+            name, options = provider if isinstance(provider, list) and len(provider) == 2 else (provider, {})
             yield {
                 "device": accelerator.get("device") or "cpu",
                 "execution_provider": name,
@@ -80,11 +84,17 @@ def _named(entries: Any, name: str) -> Any:
     """Return an entry of Olive's named things, which are an object by name or a list of objects with names."""
     if isinstance(entries, Mapping):
         return entries.get(name)
-    return next((entry for entry in entries or [] if isinstance(entry, Mapping) and entry.get("name") == name), None)
+    several = entries if isinstance(entries, list) else []
+    return next((entry for entry in several if isinstance(entry, Mapping) and entry.get("name") == name), None)
 
 
 def _mapping(document: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
-    value = document.get(key) or {}
-    if not isinstance(value, Mapping):
-        raise InputError.at(f"{path}: {key}", f"is {value!r}, and Olive has an object there", "mend the file")
+    mapping: Mapping[str, Any] = _checked(document.get(key) or {}, Mapping, f"{path}: {key}")
+    return mapping
+
+
+def _checked(value: Any, wanted: type[Any], where: str) -> Any:
+    if not isinstance(value, wanted):
+        article = "a list" if wanted is list else "an object"
+        raise InputError.at(where, f"has {value!r}, and Olive since 0.7 has {article} there", "mend the file")
     return value

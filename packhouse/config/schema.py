@@ -1,6 +1,7 @@
 """The JSON schema of a configuration file, for editors and for the reference documentation.
 
-It describes what may be *written*: one package or several, settings nested under ``config`` or not, types in any case.
+It describes what may be *written*: one package or several, settings nested under ``config`` or not. Types are as registered;
+any case of them is read.
 """
 
 import json

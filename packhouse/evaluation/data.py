@@ -1,5 +1,7 @@
 """The labelled samples that candidates are evaluated on: from .npz, .parquet or a user's function."""
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from packhouse.records import Record
 from packhouse.user_code import load_function
 
 LABELS_KEY = "labels"
+# What numpy and pyarrow raise for files that are missing, truncated, or something else.
+READ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -45,16 +49,11 @@ class DataConfig(Record):
     def load(self) -> dict[str, Array]:
         """Return all arrays by name. Raises InputError where they cannot be read."""
         if self.function is not None:
-            arrays = load_function(self.function, "data.function")()
-            if not isinstance(arrays, Mapping):
-                raise InputError.at(
-                    "data.function", f"{self.function} returned {type(arrays).__name__}", "return a dict of arrays"
-                )
-            return {str(name): np.asarray(array) for name, array in arrays.items()}
+            return _call(self.function)
         assert self.path is not None
         try:
             return _read_parquet(self.path) if self.path.suffix == ".parquet" else _read_npz(self.path)
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except READ_ERRORS as error:
             raise InputError.at(
                 f"data.path = {self.path}", f"cannot be read ({error})", "check the path and the file"
             ) from error
@@ -78,7 +77,7 @@ class Dataset:
         if self.labels is not None:
             arrays[LABELS_KEY] = self.labels
         with path.open("wb") as file:
-            np.savez(file, **{**arrays, "ids": self.ids})  # type: ignore[arg-type]
+            np.savez(file, **{name: _laid_out(array) for name, array in {**arrays, "ids": self.ids}.items()})  # type: ignore[arg-type]
 
 
 def input_keys(inputs: Mapping[str, Any]) -> dict[str, str]:
@@ -92,12 +91,12 @@ def select(config: DataConfig, candidates: Sequence[Candidate], needs_labels: bo
     Raises:
         InputError: an array is missing, has the wrong length, shape or kind, or holds what a model cannot take.
     """
-    signature = {value.name: value for candidate in candidates for value in candidate.inputs}
+    signature = _signature(candidates)
     selection = _Selection(config.load())
-    for name in config.inputs.keys() - signature.keys():
+    for name in sorted(config.inputs.keys() - signature.keys()):
         remedy = f"the candidates' inputs are {', '.join(sorted(signature))}"
         selection.problems.append(Problem(f"data.inputs.{name}", f"no candidate has an input {name!r}", remedy))
-    inputs = {name: selection.input(value, config.inputs.get(name, name)) for name, value in signature.items()}
+    inputs = {name: selection.input(values, config.inputs.get(name, name)) for name, values in signature.items()}
     labels = selection.pick(config.labels, "data.labels") if config.labels else None
     if needs_labels and not config.labels:
         what = "is not set, and a quality metric needs labels"
@@ -124,19 +123,35 @@ class _Selection:
             names = ", ".join(sorted(self._arrays)) or "none"
             self.problems.append(Problem(where, f"there is no array {name!r}", f"the data have {names}"))
             return None
-        self._picked[where] = self._arrays[name]
-        return self._arrays[name]
-
-    def input(self, value: TensorInfo, wanted: str | tuple[str, ...]) -> Array | None:
-        """Return the array for a model input, made of one array or of several columns."""
-        where = f"data.inputs.{value.name}"
-        columns = (wanted,) if isinstance(wanted, str) else wanted
-        picked = [array for column in columns if (array := self.pick(column, where)) is not None]
-        if len(picked) < len(columns) or len({array.shape for array in picked}) > 1:
+        array = self._arrays[name]
+        if array.dtype.hasobject:
+            what = f"{name!r} has missing values, rows of different lengths, or values that are neither numbers nor texts"
+            self.problems.append(Problem(where, what, "store numbers, or texts, everywhere"))
             return None
-        array = picked[0] if isinstance(wanted, str) else np.stack(picked, axis=-1)
-        self.problems += _misfits(value, array)
+        self._picked[where] = array
         return array
+
+    def input(self, values: Sequence[TensorInfo], wanted: str | tuple[str, ...]) -> Array | None:
+        """Return the array for a model input, as the candidates declare it, made of one array or of several columns."""
+        where = f"data.inputs.{values[0].name}"
+        if isinstance(wanted, str):
+            array = self.pick(wanted, where)
+        else:
+            array = self._stack([self.pick(column, f"{where}[{index}]") for index, column in enumerate(wanted)], where)
+        if array is not None:
+            self.problems += dict.fromkeys(problem for value in values for problem in _misfits(value, array))
+        return array
+
+    def _stack(self, columns: Sequence[Array | None], where: str) -> Array | None:
+        picked = [column for column in columns if column is not None]
+        if len(picked) < len(columns):
+            return None
+        shapes = sorted({_shown(column.shape) for column in picked})
+        if len(shapes) != 1:
+            what = f"is made of columns of the shapes {' and '.join(shapes)}" if shapes else "is made of no columns"
+            self.problems.append(Problem(where, what, "name columns of one shape"))
+            return None
+        return np.stack(picked, axis=-1)
 
     def count_samples(self) -> int:
         """Return the length that all picked arrays share, which is that of the first one."""
@@ -153,37 +168,70 @@ class _Selection:
 
 def zeros(candidates: Sequence[Candidate]) -> Dataset:
     """Return one sample of zeros, with 1 for every dynamic dimension: enough to time, not to judge."""
-    signature = {value.name: value for candidate in candidates for value in candidate.inputs}
     inputs = {
-        name: np.zeros([1, *(size if isinstance(size, int) else 1 for size in value.shape[1:])], value.dtype)
-        for name, value in signature.items()
+        name: np.zeros([1, *(size if isinstance(size, int) else 1 for size in value.shape[1:])], _numpy_type(value))
+        for name, (value, *_) in _signature(candidates).items()
     }
     return Dataset(inputs, None, np.arange(1))
 
 
+def _signature(candidates: Sequence[Candidate]) -> dict[str, list[TensorInfo]]:
+    """Return, for each input name, the different ways in which candidates declare it."""
+    signature: dict[str, list[TensorInfo]] = {}
+    for value in dict.fromkeys(value for candidate in candidates for value in candidate.inputs):
+        signature.setdefault(value.name, []).append(value)
+    return signature
+
+
+def _numpy_type(value: TensorInfo) -> np.dtype[Any]:
+    try:
+        return np.dtype(value.dtype)
+    except TypeError:  # a sequence or map, which the worker refuses for the candidates that take one
+        return np.dtype(np.float32)
+
+
 def _misfits(value: TensorInfo, array: Array) -> list[Problem]:
     where = f"data.inputs.{value.name}"
-    shape = "×".join("?" if not isinstance(size, int) else str(size) for size in value.shape)
     fits = array.ndim == len(value.shape) and all(
         not isinstance(wanted, int) or wanted == found for wanted, found in zip(value.shape[1:], array.shape[1:], strict=True)
     )
     if not fits:
-        found = "×".join(map(str, array.shape))
-        return [
-            Problem(where, f"has the shape {found}, and the model takes {shape}", "reshape the array; axis 0 is the sample")
-        ]
-    if value.dtype != "str" and array.dtype.kind not in "fiub":
-        return [Problem(where, f"holds {array.dtype}, and the model takes {value.dtype}", "store numbers")]
+        what = f"has the shape {_shown(array.shape)}, and the model takes {_shown(value.shape)}"
+        return [Problem(where, what, "reshape the array; axis 0 is the sample")]
+    if array.dtype.kind not in ("U" if value.dtype == "str" else "fiub"):
+        remedy = "store texts" if value.dtype == "str" else "store numbers"
+        return [Problem(where, f"holds {array.dtype}, and the model takes {value.dtype}", remedy)]
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return [Problem(where, "holds values that are not finite", "remove or replace NaN and infinity")]
     return []
 
 
+def _shown(shape: Sequence[int | str | None]) -> str:
+    return "×".join(str(size) if isinstance(size, int) else "?" for size in shape) or "of a single value"
+
+
+def _laid_out(array: Array) -> Array:
+    """Return the array in the byte and axis order in which equal values give equal bytes."""
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _call(reference: str) -> dict[str, Array]:
+    function = load_function(reference, "data.function")
+    try:
+        arrays = function()
+    except Exception as error:
+        raise InputError.at("data.function", f"{reference} raised {type(error).__name__}: {error}", "mend it") from error
+    if not isinstance(arrays, Mapping):
+        raise InputError.at("data.function", f"{reference} returned {type(arrays).__name__}", "return a dict of arrays")
+    return {str(name): _as_array(values) for name, values in arrays.items()}
+
+
 def _read_npz(path: Path) -> dict[str, Array]:
-    with np.load(path, allow_pickle=False) as file:
-        if not isinstance(file, np.lib.npyio.NpzFile):
+    with path.open("rb") as file:
+        arrays = np.load(file, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array, not an .npz file of named arrays")
-        return {name: file[name] for name in file.files}
+        return {name: np.asarray(arrays[name]) for name in arrays.files}
 
 
 def _read_parquet(path: Path) -> dict[str, Array]:
@@ -192,11 +240,15 @@ def _read_parquet(path: Path) -> dict[str, Array]:
     except ImportError as error:
         raise InputError.at(f"data.path = {path}", "needs pyarrow to be read", "pip install 'packhouse[parquet]'") from error
     table = parquet.read_table(path)
-    return {name: _column(table.column(name).to_pylist()) for name in table.column_names}
+    return {name: _as_array(table.column(name).to_pylist()) for name in table.column_names}
 
 
-def _column(values: list[Any]) -> Array:
-    array = np.asarray(values)
-    if array.dtype == object:
-        raise ValueError("a column has rows of different lengths, or missing values")
+def _as_array(values: Any) -> Array:
+    """Return an array of numbers or texts; one of objects, which is refused where it is picked, if they are neither."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.hasobject and len({isinstance(value, str) for value in array.flat}) == 1:
+            array = np.asarray(array.tolist())
+    except ValueError:  # rows of different lengths
+        array = np.array([None] * len(values), dtype=object)
     return array

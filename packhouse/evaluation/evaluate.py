@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,17 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Observed:
-    """Raw observations of one candidate on one accelerator, from which every metric is made."""
+class Computed:
+    """What a candidate did when it was not timed, from which its metrics other than latency and throughput are made."""
 
     size_bytes: int
     peak_memory_bytes: int
     startup_ms: Mapping[str, float]
-    samples_ns: Sequence[int]
-    timing_batch_size: int
     outputs: Mapping[str, Array]
     labels: Array | None
 
     def value_of(self, metric: Metric) -> MetricValue:
-        """Return the value of a metric. Raises EvaluationFailed where the observations do not give one."""
+        """Return the value of a metric. Raises EvaluationFailed where there is none."""
         value, n = getattr(self, f"_{metric.type}")(metric)
         return MetricValue(value=value, unit=metric.unit, n=n)
 
@@ -43,12 +42,6 @@ class Observed:
         return quality(metric, self.outputs, self.labels), len(self.labels)
 
     _custom = _accuracy
-
-    def _latency(self, metric: Metric) -> tuple[float, int]:
-        return statistic(self.samples_ns, metric.sub_type), len(self.samples_ns)
-
-    def _throughput(self, metric: Metric) -> tuple[float, int]:
-        return throughput(self.samples_ns, metric.sub_type, self.timing_batch_size), len(self.samples_ns)
 
     def _size_on_disk(self, _: Metric) -> tuple[float, int]:
         return float(self.size_bytes), 1
@@ -63,58 +56,75 @@ class Observed:
 def evaluate(request: EvaluationRequest, store: ArtifactStore, say: Say = lambda _: None) -> Evaluation:
     """Measure what the request asks for; `say` is told what is going on.
 
-    Quality may be computed by several candidates at once; timing has the device to itself, on this whole machine.
+    All that computes shares the device with other candidates; what is timed has it to itself, on this whole machine.
 
     Raises:
         EvaluationFailed: with the reason, where the candidate cannot be evaluated.
     """
     began = time.monotonic()
-    accelerator, data = request.accelerator, str(store.path(request.data.sha256))
-    wanted = {metric.type for metric in request.metrics}
-    with store.staging() as scratch, SessionHost(scratch) as host:
-        host.ask(
-            "read_data",
-            path=data,
-            inputs={name.name: request.input_keys[name.name] for name in request.candidate.inputs},
-        )
-        with device_lock(accelerator.device, exclusive=False):
+    device = request.accelerator.device
+    timed = [metric for metric in request.metrics if metric.type in TIMED_TYPES]
+    with store.staging() as scratch, ExitStack() as running:
+        with device_lock(device, exclusive=False):
             say("creating the session")
-            created = host.ask("create_session", **_session(request, lay_out(request.candidate, store, scratch / "model")))
-            first = host.ask("prepare_timing", batch_size=request.timing.batch_size)
-            say("running the samples")
-            predictions = _predict(host, request.batch_size, store, scratch) if wanted & QUALITY_TYPES else None
-            memory = host.ask("peak_memory")["bytes"]
+            host = running.enter_context(SessionHost(scratch))
+            evaluation = _compute(request, host, store, scratch, say)
         samples: list[int] = []
-        if wanted & TIMED_TYPES:
-            with device_lock(accelerator.device, exclusive=True, waiting=lambda: say("waiting for the device")):
+        if timed:
+            with device_lock(device, exclusive=True, waiting=lambda: say("waiting for the device")):
                 say("timing")
                 samples = time_alone(host, request.timing)
         kept = _keep_samples(samples, store, scratch) if samples else None
-    startup = {
-        "session_creation": created["duration_ns"] / NS_PER_MS,
-        "first_inference": first["duration_ns"] / NS_PER_MS,
-    }
-    observed = Observed(
-        size_bytes=request.candidate.size_bytes,
+    values = evaluation.metrics | {metric.name: _timing(metric, samples, evaluation.timing_batch_size) for metric in timed}
+    return evaluation.model_copy(
+        update={
+            "metrics": {metric.name: values[metric.name] for metric in request.metrics},
+            "samples": kept,
+            "duration_s": time.monotonic() - began,
+        }
+    )
+
+
+def _compute(request: EvaluationRequest, host: SessionHost, store: ArtifactStore, scratch: Path, say: Say) -> Evaluation:
+    """Return the evaluation without what has to be timed."""
+    candidate, data = request.candidate, store.path(request.data.sha256)
+    host.ask("read_data", path=str(data), inputs={value.name: request.input_keys[value.name] for value in candidate.inputs})
+    created = host.ask("create_session", **_session(request, lay_out(candidate, store, scratch / "model")))
+    first = host.ask("prepare_timing", batch_size=request.timing.batch_size)
+    say("running the samples")
+    judged = any(metric.type in QUALITY_TYPES for metric in request.metrics)
+    predictions = _predict(host, store, scratch, batch_size=request.batch_size) if judged else None
+    memory = host.ask("peak_memory")["bytes"]
+    computed = Computed(
+        size_bytes=candidate.size_bytes,
         peak_memory_bytes=memory,
-        startup_ms=startup,
-        samples_ns=samples,
-        timing_batch_size=first["batch_size"],
+        startup_ms={
+            "session_creation": created["duration_ns"] / NS_PER_MS,
+            "first_inference": first["duration_ns"] / NS_PER_MS,
+        },
         outputs=_read(store.path(predictions.sha256)) if predictions else {},
-        labels=_read(Path(data)).get(LABELS_KEY),
+        labels=_read(data).get(LABELS_KEY),
     )
     return Evaluation(
-        candidate=request.candidate.digest,
-        accelerator=accelerator.spec,
-        metrics={metric.name: observed.value_of(metric) for metric in request.metrics},
+        candidate=candidate.digest,
+        accelerator=request.accelerator.spec,
+        metrics={item.name: computed.value_of(item) for item in request.metrics if item.type not in TIMED_TYPES},
         placement=created["placement"],
-        startup_ms=startup,
+        startup_ms=dict(computed.startup_ms),
         peak_memory_bytes=memory,
-        samples=kept,
+        timing_batch_size=first["batch_size"],
         predictions=predictions,
+        sample_outputs=_predict(host, store, scratch, batch_size=1, samples=1),
         runtime_version=created["onnxruntime"],
-        duration_s=time.monotonic() - began,
     )
+
+
+def _timing(metric: Metric, samples_ns: Sequence[int], batch_size: int) -> MetricValue:
+    if metric.type == "latency":
+        value = statistic(samples_ns, metric.sub_type)
+    else:
+        value = throughput(samples_ns, metric.sub_type, batch_size)
+    return MetricValue(value=value, unit=metric.unit, n=len(samples_ns))
 
 
 def _session(request: EvaluationRequest, model: Path) -> dict[str, Any]:
@@ -127,9 +137,11 @@ def _session(request: EvaluationRequest, model: Path) -> dict[str, Any]:
     }
 
 
-def _predict(host: SessionHost, batch_size: int, store: ArtifactStore, scratch: Path) -> Artifact:
+def _predict(
+    host: SessionHost, store: ArtifactStore, scratch: Path, *, batch_size: int, samples: int | None = None
+) -> Artifact:
     output = scratch / "predictions.npz"
-    host.ask("predict", batch_size=batch_size, output=str(output))
+    host.ask("predict", batch_size=batch_size, output=str(output), samples=samples)
     return store.adopt(output)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from packhouse.errors import InputError
 from packhouse.evaluation.session_host import SessionHost
 from packhouse.metrics import Metric
 from packhouse.records import Record
@@ -35,14 +36,18 @@ class TimingPlan(Record):
 
     @classmethod
     def for_metrics(cls, metrics: Sequence[Metric], batch_size: int) -> "TimingPlan":
-        """Return a plan that supports every percentile asked for and every count that is configured."""
+        """Return a plan that supports every percentile asked for and every count that is configured.
+
+        Raises:
+            InputError: a configured count is no number.
+        """
         timed = [metric for metric in metrics if metric.type in ("latency", "throughput")]
         return cls(
-            warmup=max([MIN_WARMUP, *(int(metric.settings.get("warmup_num") or 0) for metric in timed)]),
+            warmup=max([MIN_WARMUP, *(_configured(metric, "warmup_num") for metric in timed)]),
             runs=max(
                 [
                     MIN_RUNS,
-                    *(int(metric.settings.get("repeat_test_num") or 0) for metric in timed),
+                    *(_configured(metric, "repeat_test_num") for metric in timed),
                     *(RUNS_FOR.get(metric.sub_type, 0) for metric in timed),
                 ]
             ),
@@ -81,6 +86,15 @@ def throughput(samples_ns: Sequence[int], sub_type: str, batch_size: int) -> flo
     if sub_type == "avg":
         return float(batch_size * 1e9 * len(samples_ns) / sum(samples_ns))
     return float(np.percentile(rates, _percentile(sub_type)))
+
+
+def _configured(metric: Metric, setting: str) -> int:
+    value = metric.settings.get(setting) or 0
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        where = f"metrics: {metric.name}, metric_config.{setting}"
+        raise InputError.at(where, f"{value!r} is no whole number", "give the number of runs") from error
 
 
 def _warm_up(host: SessionHost, plan: TimingPlan) -> None:

@@ -29,10 +29,14 @@ def quality(metric: Metric, outputs: Mapping[str, Array], labels: Array) -> floa
             raise EvaluationFailed(f"{int((~np.isfinite(array)).sum())} values of its output {name!r} are not finite")
     try:
         if metric.type == "custom":
-            return _custom(metric, outputs, labels)
-        return _classification(metric, next(iter(outputs.values())), labels)
+            value = _custom(metric, outputs, labels)
+        else:
+            value = _classification(metric, next(iter(outputs.values())), labels)
     except (ValueError, TypeError, IndexError) as error:
         raise EvaluationFailed(f"{metric.name} cannot be computed: {error}") from error
+    if not np.isfinite(value):
+        raise EvaluationFailed(f"{metric.name} is {value}, and only finite numbers can be compared")
+    return value
 
 
 def _custom(metric: Metric, outputs: Mapping[str, Array], labels: Array) -> float:
@@ -42,20 +46,25 @@ def _custom(metric: Metric, outputs: Mapping[str, Array], labels: Array) -> floa
         value = function(dict(outputs), labels)
     except Exception as error:
         raise EvaluationFailed(f"{metric.function} raised {type(error).__name__}: {error}") from error
-    return float(value[metric.sub_type] if isinstance(value, Mapping) else value)
+    if isinstance(value, Mapping):
+        if metric.sub_type not in value:
+            raise EvaluationFailed(f"{metric.function} returned {', '.join(map(str, value))}, and no {metric.sub_type}")
+        value = value[metric.sub_type]
+    return float(value)
 
 
 def _classification(metric: Metric, output: Array, labels: Array) -> float:
     from sklearn import metrics
 
     kind = QUALITY_SUB_TYPES[metric.sub_type]
-    settings = {key: value for key, value in metric.settings.items() if key in PASSED_ON and value is not None}
+    given = {key: value for key, value in metric.settings.items() if value is not None}
+    settings = {key: value for key, value in given.items() if key in PASSED_ON}
     if kind == "roc_auc":
         scores = _scores(output)
         if scores.ndim == 2:
             settings = {"multi_class": "ovr", **settings}
         return float(metrics.roc_auc_score(labels, scores, **settings))
-    predicted = _predicted(output, float(metric.settings.get("threshold", 0.5)))
+    predicted = _predicted(output, float(given.get("threshold", 0.5)))
     if kind in ("accuracy", "balanced_accuracy"):
         settings.pop("average", None)
     elif len(np.unique(labels)) > 2:

@@ -27,7 +27,7 @@ class EvaluationRequest(Record):
 
     @property
     def key(self) -> str:
-        """A digest of what is measured, how and where; priorities, goals and names have no part in it."""
+        """A digest of what is measured, how and where; priorities, goals, tolerances and the candidate's name have no part."""
         measured = [
             [
                 metric.name,
@@ -65,7 +65,8 @@ class Evaluation(Record):
     """What a candidate did on an accelerator, or why it could not.
 
     `placement` counts nodes per execution provider. `samples` are the raw latencies as an .npy file of int64 nanoseconds in
-    the order of measurement; `predictions` the outputs for all samples, as an .npz file with one array per output name.
+    the order of measurement; `predictions` the outputs for all samples, as an .npz file with one array per output name;
+    `sample_outputs` those for the first sample alone, which differ where what else is in a batch matters.
     `startup_ms` has `session_creation` and `first_inference`. `duration_s` is what the whole evaluation took.
     """
 
@@ -76,8 +77,10 @@ class Evaluation(Record):
     placement: dict[str, int] = {}
     startup_ms: dict[str, float] = {}
     peak_memory_bytes: int | None = None
+    timing_batch_size: int = 1
     samples: Artifact | None = None
     predictions: Artifact | None = None
+    sample_outputs: Artifact | None = None
     runtime_version: str | None = None
     duration_s: float = 0.0
 
@@ -85,3 +88,8 @@ class Evaluation(Record):
     def values(self) -> dict[str, float]:
         """The metrics as plain numbers by name."""
         return {name: metric.value for name, metric in self.metrics.items()}
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """The files that it speaks of."""
+        return tuple(item for item in (self.samples, self.predictions, self.sample_outputs) if item)

@@ -54,7 +54,7 @@ class SessionHost:
                 self._process.kill()
                 raise EvaluationFailed(f"it did not finish {request!r} within {self._timeout_s:g} s and was stopped")
         line = self._process.stdout.readline()
-        if not line:
+        if not line.endswith(b"\n"):
             raise self._died_while(request)
         answer = json.loads(line)
         if "refused" in answer:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,30 +110,35 @@ class Worker:
         self.next_sample += runs
         return {"samples_ns": samples}
 
-    def predict(self, batch_size: int, output: str) -> dict[str, Any]:
-        """Run all samples and write the outputs as arrays to the .npz file `output`."""
+    def predict(self, batch_size: int, output: str, samples: int | None = None) -> dict[str, Any]:
+        """Run all samples, or the first so many, and write the outputs as arrays to the .npz file `output`."""
         names = [value.name for value in self.session.get_outputs()]
         parts: dict[str, list[Any]] = {name: [] for name in names}
-        for feed, count in self._batches(self.fixed_batch or batch_size):
+        for feed, count in self._batches(self.fixed_batch or batch_size, samples, fill_last=self.fixed_batch is not None):
             for name, value in zip(names, self.session.run(names, feed), strict=True):
                 if isinstance(value, np.ndarray):
                     parts[name].append(value[:count] if value.ndim else value[None])
         arrays = {name: np.concatenate(values) for name, values in parts.items() if values}
-        if not arrays:
+        if not arrays and samples is None:
             raise Refused("none of its outputs is a tensor")
-        with Path(output).open("wb") as file:
-            np.savez(file, **{name: _storable(array) for name, array in arrays.items()})
+        with zipfile.ZipFile(output, "w") as file:
+            for name, array in arrays.items():
+                with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, _storable(array), allow_pickle=False)
         return {"outputs": list(arrays)}
 
     def peak_memory(self) -> dict[str, Any]:
         """Return how far resident memory rose above what it was before the session, in bytes."""
         return {"bytes": max(0, resident_bytes("VmHWM") - self.memory_before)}
 
-    def _batches(self, size: int, limit: int | None = None) -> Iterator[tuple[Arrays, int]]:
-        """Yield feeds of exactly `size` samples, the last one filled up from the start, with how many of them are new."""
+    def _batches(self, size: int, limit: int | None = None, *, fill_last: bool = True) -> Iterator[tuple[Arrays, int]]:
+        """Yield feeds of `size` samples and how many of them are new; the last one may be filled up from the start.
+
+        It is left short where the model allows: what else is in a batch can matter, as with dynamic quantisation.
+        """
         total = len(next(iter(self.data.values())))
         for start in range(0, min(total, limit or total), size):
-            index = np.arange(start, start + size) % total
+            index = np.arange(start, start + size if fill_last else min(start + size, total)) % total
             feed = {name: _as_input(array[index], self.input_types[name]) for name, array in self.data.items()}
             yield feed, min(size, total - start)
 

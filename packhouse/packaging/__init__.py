@@ -15,7 +15,7 @@ from functools import cache, reduce
 from importlib import metadata
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,8 +26,10 @@ from packhouse.records import AnyOfSchema, Record
 __all__ = ["Packaging", "PackagingJob", "Workplace", "any_packaging", "packaging_types", "with_type_as_registered"]
 
 ENTRY_POINTS = "packhouse.packagers"
-FILE_NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|]{1,200}")
+FILE_NAME = re.compile(r"[^\x00-\x1f\ud800-\udfff/\\:*?\"<>|]+")
+MAX_NAME_BYTES = 200  # file systems have 255, and temporary names are longer
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in range(1, 10))}
+OWN_FILES = {"release.json", "report.html"}
 
 
 class Packaging(Record):
@@ -40,11 +42,20 @@ class Packaging(Record):
     @classmethod
     def _name_is_a_file_name(cls, value: str) -> str:
         bad = (
-            not FILE_NAME.fullmatch(value) or value != value.strip(" .") or value.split(".", maxsplit=1)[0].lower() in RESERVED
+            not FILE_NAME.fullmatch(value)
+            or len(value.encode()) > MAX_NAME_BYTES
+            or value != value.strip(" .")
+            or value.split(".", maxsplit=1)[0].lower() in RESERVED
         )
         if bad:
             raise ValueError(f"{value!r} cannot be a file name on every system; use letters, digits, dots, dashes, underscores")
         return value
+
+    @model_validator(mode="after")
+    def _leaves_the_runs_own_files_alone(self) -> Self:
+        if self.output_name.lower() in OWN_FILES:
+            raise ValueError(f"{self.output_name} is what every run writes beside its packages; choose another name")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -1,13 +1,17 @@
 """What a package consists of before it is written: names, and for each the bytes or a file whose digest is known."""
 
 import json
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from packhouse.artifacts import Artifact, ArtifactStore, measure, measure_bytes
 from packhouse.candidates import MODEL_NAME, Candidate
+from packhouse.errors import PackagingFailed
+
+MAX_NAME_BYTES, MAX_PART_BYTES = 1024, 255
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Content:
     @classmethod
     def of(cls, source: Path | bytes) -> "Content":
         """Return content with its digest computed."""
-        return cls(measure_bytes(source) if isinstance(source, bytes) else measure(source), source)
+        return cls(measure_bytes(source) if isinstance(source, bytes) else measure(source, with_crc32=True), source)
 
     @classmethod
     def of_json(cls, value: Any) -> "Content":
@@ -31,10 +35,52 @@ class Content:
 Contents = Mapping[str, Content]
 
 
-def model_contents(candidate: Candidate, store: ArtifactStore) -> dict[str, Content]:
-    """Return a candidate's files with its ONNX file called ``model.onnx``; external data keep the names it refers to."""
+def model_contents(candidate: Candidate, store: ArtifactStore, beside: Contents) -> dict[str, Content]:
+    """Return a candidate's files together with those that we put `beside` them.
+
+    Its ONNX file is called ``model.onnx``; external data keep the names that it refers to.
+
+    Raises:
+        PackagingFailed: a further file of the candidate has a name that is taken, or that not every system can have.
+    """
     names = {name: MODEL_NAME if name == candidate.entry else name for name in candidate.files}
-    return {names[name]: Content(artifact, store.path(artifact.sha256)) for name, artifact in candidate.files.items()}
+    if unfit := unfit_name([*beside, *names.values()]):
+        what = "brings a file that cannot be packed with the package's own"
+        raise PackagingFailed(f"candidate {candidate.name!r} {what}: {unfit}; rename the candidate's file")
+    files = {names[name]: Content(artifact, store.path(artifact.sha256)) for name, artifact in candidate.files.items()}
+    return {**files, **beside}
+
+
+def unfit_name(names: Iterable[str]) -> str | None:
+    """Say which name, with those before it, cannot be in a package that is unpacked on any system; None where all can.
+
+    Every name is a plain relative path, no two differ only in case, and no file has the name of another's folder.
+    """
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        plain = path.parts and not path.is_absolute() and ".." not in path.parts and str(path) == name
+        if not plain or set(name) & set("\\:\0") or _is_too_long(path):
+            return f"{name!r} is no plain path inside the package"
+        key, *parents = (_folded(str(part)) for part in (path, *path.parents[:-1]))
+        if key in files:
+            return f"{name!r} is there twice" if name == files[key] else f"{name!r} differs from {files[key]!r} only in case"
+        if key in folders:
+            return f"{name!r} has the name of the folder of {folders[key]!r}"
+        if taken := next((parent for parent in parents if parent in files), None):
+            return f"{name!r} is in a folder with the name of the file {files[taken]!r}"
+        files[key] = name
+        folders.update(dict.fromkeys(parents, name))
+    return None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_too_long(path: PurePosixPath) -> bool:
+    return len(str(path).encode()) > MAX_NAME_BYTES or any(len(part.encode()) > MAX_PART_BYTES for part in path.parts)
 
 
 def below(folder: str, contents: Contents) -> dict[str, Content]:

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from packhouse.packaging.contents import Content, Contents
+from packhouse.errors import PackagingFailed
+from packhouse.packaging.contents import Content, Contents, unfit_name
 from packhouse.packaging.job import PackagingJob
 from packhouse.ranking import Ranked
 from packhouse.records import Record
@@ -55,7 +56,13 @@ class Manifest(Record):
 
 
 def with_manifest(contents: Contents, candidates: tuple[PackagedCandidate, ...]) -> dict[str, Content]:
-    """Return `contents` with the manifest that describes them."""
+    """Return `contents` with the manifest that describes them.
+
+    Raises:
+        PackagingFailed: there are names among them that not every system can have.
+    """
+    if unfit := unfit_name([MANIFEST_NAME, *contents]):
+        raise PackagingFailed(f"{unfit}; rename the candidate's file")
     files = {
         name: ManifestFile(sha256=contents[name].artifact.sha256, size_bytes=contents[name].artifact.size_bytes)
         for name in sorted(contents)

@@ -32,7 +32,7 @@ def description(job: PackagingJob, ranked: Ranked) -> dict[str, Content]:
 
     candidate = job.candidate(ranked.candidate)
     settings = job.accelerator(ranked.accelerator).session_for(candidate.settings)
-    options = settings.session_options.model_dump(exclude_none=True)
+    provider, options = settings.execution_provider, settings.session_options.model_dump(exclude_none=True)
     if "execution_mode" in options:
         options["execution_mode"] = EXECUTION_MODES[options["execution_mode"]]
     requirements = ["mlflow-skinny", "onnx", "pandas", f"{job.fingerprint.runtime}=={job.fingerprint.runtime_version}"]
@@ -40,11 +40,7 @@ def description(job: PackagingJob, ranked: Ranked) -> dict[str, Content]:
         utc_time_created=EPOCH,
         model_uuid=candidate.digest[:32],
         signature=_signature(candidate.inputs, candidate.outputs),
-        metadata={
-            "candidate": candidate.name,
-            "accelerator": ranked.accelerator,
-            "provider_options": settings.provider_options,
-        },
+        metadata={"candidate": candidate.name, "accelerator": ranked.accelerator},
     )
     pyfunc.add_to_model(
         model, loader_module="mlflow.onnx", data=MODEL_NAME, conda_env="conda.yaml", python_env="python_env.yaml"
@@ -52,7 +48,7 @@ def description(job: PackagingJob, ranked: Ranked) -> dict[str, Content]:
     model.add_flavor(
         "onnx",
         data=MODEL_NAME,
-        providers=[settings.execution_provider],
+        providers=[[provider, settings.provider_options] if settings.provider_options else provider],
         onnx_session_options=options or None,
         code=None,
     )
@@ -71,10 +67,13 @@ def description(job: PackagingJob, ranked: Ranked) -> dict[str, Content]:
 
 
 def _signature(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Any:
+    """Return MLflow's signature; it knows tensors only, and is silent on the outputs where one is a sequence or a map."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema
 
     def schema(values: Sequence[TensorInfo]) -> Any:
+        if any(value.dtype == "unknown" for value in values):
+            return None
         tensors = [
             {
                 "name": value.name,

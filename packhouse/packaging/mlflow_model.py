@@ -25,7 +25,7 @@ class MLflowModel(Packaging):
 
     def create(self, job: PackagingJob, workplace: Workplace) -> Path:
         """Write the folder."""
-        model = model_contents(job.candidate(job.best.candidate), workplace.store)
+        description = mlflow_format.description(job, job.best)
         folder = workplace.scratch / self.output_name
-        write_folder(folder, model | mlflow_format.description(job, job.best))
+        write_folder(folder, model_contents(job.candidate(job.best.candidate), workplace.store, description))
         return folder

@@ -1,6 +1,5 @@
 """The JSON files that describe packaged candidates, in the shapes that Olive writes and its users read."""
 
-import json
 from typing import Any
 
 from packhouse.candidates import Candidate
@@ -14,11 +13,6 @@ OLIVE_SESSION_OPTIONS = (
     "inter_op_num_threads",
     "intra_op_num_threads",
 )
-
-
-def as_file(value: Any) -> bytes:
-    """Return JSON as these files hold it: indented, keys in the order given."""
-    return (json.dumps(value, indent=4, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def inference_config(job: PackagingJob, ranked: Ranked) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from packhouse.artifacts import ArtifactStore
 from packhouse.candidates import MODEL_NAME
 from packhouse.errors import Problem
 from packhouse.packaging import Packaging, PackagingJob, Workplace, mlflow_format, runtime_packages, sample_code
@@ -70,7 +71,7 @@ class Zipfile(Packaging):
             folder = f"{MODELS}/{ranked.accelerator}/BestCandidateModel_{ranked.rank}"
             model_path = f"{folder}/{MLFLOW}/{MODEL_NAME}" if self.export_in_mlflow_format else f"{folder}/{MODEL_NAME}"
             info = model_info(job, overall, model_path)
-            contents |= below(folder, self._candidate(job, ranked, workplace) | {"model_info.json": Content.of_json(info)})
+            contents |= below(folder, self._candidate(job, ranked, info, workplace.store))
             ranks.append(info)
             packaged.append(PackagedCandidate.of(job, ranked, overall, model_path))
         contents["models_rank.json"] = Content.of_json(ranks)
@@ -84,14 +85,15 @@ class Zipfile(Packaging):
         write_archive(archive, with_manifest(contents, tuple(packaged)))
         return archive
 
-    def _candidate(self, job: PackagingJob, ranked: Ranked, workplace: Workplace) -> dict[str, Content]:
+    def _candidate(self, job: PackagingJob, ranked: Ranked, info: dict[str, Any], store: ArtifactStore) -> dict[str, Content]:
         candidate = job.candidate(ranked.candidate)
-        model = model_contents(candidate, workplace.store)
-        if self.export_in_mlflow_format:
-            model = below(MLFLOW, model | mlflow_format.description(job, ranked))
-        return {
-            **model,
+        described = {
             "inference_config.json": Content.of_json(inference_config(job, ranked)),
             "configurations.json": Content.of_json(configurations(candidate)),
             "metrics.json": Content.of_json(metrics_file(job, ranked)),
+            "model_info.json": Content.of_json(info),
         }
+        if self.export_in_mlflow_format:
+            model = model_contents(candidate, store, mlflow_format.description(job, ranked))
+            return {**below(MLFLOW, model), **described}
+        return model_contents(candidate, store, described)

@@ -72,7 +72,7 @@ BAD_INPUT: dict[str, tuple[dict[str, Any], Callable[[Path], Any] | None, list[st
     "a name that cannot be a file name": (
         {"packaging": {"type": "Zipfile", "name": "a/b"}},
         None,
-        ["packaging[0].name", "'a/b'"],
+        ["packaging.name", "'a/b'"],
     ),
     "an output folder that cannot be written": ({"output_dir": "/proc/packages"}, None, ["output_dir", "cannot be written"]),
     "a baseline that is no candidate": ({"baseline": "fp32"}, None, ["baseline", "'fp32' is no candidate", "turned-0.0"]),

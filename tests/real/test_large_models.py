@@ -62,7 +62,7 @@ def write_large_model(path: Path) -> None:
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in {"location": "weights.bin", "offset": file.tell(), "length": values.nbytes}.items():
                 tensor.external_data.add(key=key, value=str(value))
-            file.write(values)
+            file.write(values.tobytes())
             weights.append(tensor)
     names = ["x", *(f"h{layer}" for layer in range(1, LAYERS)), "y"]
     nodes = [helper.make_node("MatMul", [names[layer], f"w{layer}"], [names[layer + 1]]) for layer in range(LAYERS)]

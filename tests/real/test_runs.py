@@ -98,9 +98,11 @@ def test_a_candidate_whose_process_is_killed_is_one_failed_evaluation(packhouse:
     assert len(release["job"]["overall"]["ranked"]) == 2
 
 
-def test_an_absent_accelerator_fails_with_its_reason_and_the_other_is_packed(packhouse: Packhouse, tmp_path: Path) -> None:
+def test_an_absent_accelerator_fails_the_run_with_its_reason_and_the_other_is_packed(
+    packhouse: Packhouse, tmp_path: Path
+) -> None:
     accelerators = [{"device": "cpu"}, {"device": "gpu", "execution_provider": "CUDAExecutionProvider"}]
-    release = packhouse.release(write_job(tmp_path, accelerators=accelerators))
+    release = packhouse.release(write_job(tmp_path, accelerators=accelerators), code=3)
     failed = release["job"]["by_accelerator"]["gpu-cuda"]["unranked"]
     assert len(failed) == 2
     assert all("CUDAExecutionProvider is not in this onnxruntime" in item["reason"] for item in failed)

@@ -374,7 +374,7 @@ def test_release_without_any_ranked_candidate_says_why(workshop: Workshop) -> No
     broken = candidate("broken")
     failed = Evaluation(candidate=broken.digest, accelerator=CPU.spec, failure="the session could not be created")
     text = Page(report_html(workshop.release([broken], [failed], packages=()), workshop.store)).text
-    assert "no candidate could be ranked on any accelerator: the session could not be created" in text
+    assert "no candidate could be ranked on cpu-cpu: the session could not be created" in text
     assert "First on cpu-cpu none" in text
     assert "Nothing to plot" in text
 

@@ -1,0 +1,284 @@
+"""Quality metrics, compared with scikit-learn called directly on labels and scores that are written out here."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from packhouse.errors import EvaluationFailed
+from packhouse.evaluation.quality import quality
+from packhouse.metrics import QUALITY_SUB_TYPES, Metric, Tolerance
+
+BINARY = np.array([0, 1, 1, 0, 1, 0, 1, 1])
+POSITIVE = np.array([0.1, 0.9, 0.4, 0.6, 0.8, 0.2, 0.55, 0.3], np.float32)  # how sure a model is of class 1
+CLASSES = np.array([0, 1, 2, 2, 1, 0, 2, 0, 1, 2])
+LOGITS = np.array(
+    [
+        [4.0, 1.0, 0.5],
+        [0.2, 2.0, 0.1],
+        [0.3, 0.2, 1.0],
+        [2.0, 0.1, 1.9],
+        [0.0, 3.0, -1.0],
+        [-1.0, 0.5, 0.0],
+        [0.1, 0.2, 5.0],
+        [1.5, 1.0, 0.5],
+        [0.5, 1.5, 1.0],
+        [-2.0, -1.0, -0.5],
+    ]
+)
+CHOSEN = [0, 1, 2, 0, 1, 1, 2, 0, 1, 2]  # the class of the largest logit in each row
+SOFTMAX = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+
+AVERAGED: dict[str, Callable[..., Any]] = {"f1": sk.f1_score, "precision": sk.precision_score, "recall": sk.recall_score}
+OF_CLASSES: dict[str, Callable[..., Any]] = {"accuracy": sk.accuracy_score, "balanced_accuracy": sk.balanced_accuracy_score}
+
+
+def metric(sub_type: str, kind: Any = "accuracy", function: str | None = None, **settings: Any) -> Metric:
+    return Metric(
+        name=f"mine-{sub_type}",
+        type=kind,
+        sub_type=sub_type,
+        priority=1,
+        higher_is_better=True,
+        goal=None,
+        tolerance=Tolerance(),
+        settings=settings,
+        function=function,
+    )
+
+
+def value(sub_type: str, output: Any, labels: Any, /, **settings: Any) -> float:
+    return quality(metric(sub_type, **settings), {"y": np.asarray(output)}, np.asarray(labels))
+
+
+class TestBinary:
+    @pytest.mark.parametrize("sub_type", [*OF_CLASSES, *AVERAGED])
+    @pytest.mark.parametrize("threshold", [None, 0.3, 0.5, 0.85])
+    @pytest.mark.parametrize("shape", [(8,), (8, 1)])
+    def test_one_column_is_positive_above_the_threshold(
+        self, sub_type: str, threshold: float | None, shape: tuple[int, ...]
+    ) -> None:
+        predicted = [int(sure > (0.5 if threshold is None else np.float32(threshold))) for sure in POSITIVE]
+
+        expected = {**OF_CLASSES, **AVERAGED}[sub_type](
+            BINARY, predicted, **({"zero_division": 0.0} if sub_type in AVERAGED else {})
+        )
+        assert value(sub_type, POSITIVE.reshape(shape), BINARY, threshold=threshold) == pytest.approx(expected, abs=1e-12)
+
+    def test_a_value_at_the_threshold_is_negative(self) -> None:
+        assert value("accuracy", np.array([0.5, 0.75]), [0, 1]) == 1.0
+
+    @pytest.mark.parametrize("sub_type", [*OF_CLASSES, *AVERAGED])
+    def test_two_columns_are_the_class_of_the_larger_one(self, sub_type: str) -> None:
+        output = np.stack([1 - POSITIVE, POSITIVE], axis=1)
+
+        assert value(sub_type, output, BINARY) == {**OF_CLASSES, **AVERAGED}[sub_type](BINARY, [0, 1, 0, 1, 1, 0, 1, 0])
+
+    @pytest.mark.parametrize(
+        "output",
+        [
+            POSITIVE,
+            POSITIVE[:, None],
+            np.stack([1 - POSITIVE, POSITIVE], axis=1),
+            np.stack([-np.log(POSITIVE / (1 - POSITIVE)), np.zeros(8)], axis=1),
+        ],
+    )
+    def test_roc_auc_is_of_the_scores_of_class_one(self, output: Any) -> None:
+        assert value("roc_auc", output, BINARY) == pytest.approx(sk.roc_auc_score(BINARY, POSITIVE), abs=1e-12)
+        assert value("roc_auc", output, BINARY) not in (0.0, 0.5, 1.0)
+
+    def test_booleans_are_labels(self) -> None:
+        assert value("accuracy", BINARY.astype(bool), BINARY) == 1.0
+        assert value("accuracy", BINARY, BINARY.astype(bool)) == 1.0
+
+    def test_the_positive_label_can_be_chosen(self) -> None:
+        predicted = (POSITIVE > 0.5).astype(int)
+
+        assert value("f1", predicted, BINARY, pos_label=0) == sk.f1_score(BINARY, predicted, pos_label=0)
+        assert value("f1", predicted, BINARY, pos_label=0) != value("f1", predicted, BINARY)
+
+
+class TestSeveralClasses:
+    @pytest.mark.parametrize("output", [LOGITS, SOFTMAX, LOGITS.astype(np.float32), (LOGITS * 10).astype(np.int64)])
+    @pytest.mark.parametrize("sub_type", [*OF_CLASSES, *AVERAGED])
+    def test_the_class_is_the_largest_column(self, sub_type: str, output: Any) -> None:
+        if sub_type in OF_CLASSES:
+            expected = OF_CLASSES[sub_type](CLASSES, CHOSEN)
+        else:
+            expected = AVERAGED[sub_type](CLASSES, CHOSEN, average="macro")
+
+        assert value(sub_type, output, CLASSES) == pytest.approx(expected, abs=1e-12)
+        assert 0.5 < expected < 1
+
+    @pytest.mark.parametrize("average", ["micro", "weighted", "macro"])
+    @pytest.mark.parametrize("sub_type", AVERAGED)
+    def test_the_average_can_be_chosen(self, sub_type: str, average: str) -> None:
+        expected = AVERAGED[sub_type](CLASSES, CHOSEN, average=average)
+
+        assert value(sub_type, LOGITS, CLASSES, average=average) == pytest.approx(expected, abs=1e-12)
+
+    @pytest.mark.parametrize("sub_type", OF_CLASSES)
+    def test_an_average_means_nothing_to_accuracy(self, sub_type: str) -> None:
+        assert value(sub_type, LOGITS, CLASSES, average="micro") == OF_CLASSES[sub_type](CLASSES, CHOSEN)
+
+    def test_accuracy_can_be_a_count(self) -> None:
+        assert value("accuracy", LOGITS, CLASSES, normalize=False) == 8.0
+
+    @pytest.mark.parametrize("output", [LOGITS, SOFTMAX])
+    def test_roc_auc_is_one_against_the_rest_of_the_softmax(self, output: Any) -> None:
+        expected = sk.roc_auc_score(CLASSES, SOFTMAX, multi_class="ovr")
+
+        assert value("roc_auc", output, CLASSES) == pytest.approx(expected, abs=1e-12)
+
+    def test_roc_auc_can_be_one_against_one(self) -> None:
+        expected = sk.roc_auc_score(CLASSES, SOFTMAX, multi_class="ovo", average="weighted")
+
+        assert value("roc_auc", LOGITS, CLASSES, multi_class="ovo", average="weighted") == pytest.approx(expected, abs=1e-12)
+
+    def test_roc_auc_of_large_logits_does_not_overflow(self) -> None:
+        expected = sk.roc_auc_score(CLASSES, np.eye(3)[CHOSEN], multi_class="ovr")
+
+        assert value("roc_auc", 10_000 * LOGITS, CLASSES) == pytest.approx(expected, abs=1e-12)
+
+    @pytest.mark.parametrize("sub_type", [*OF_CLASSES, *AVERAGED])
+    @pytest.mark.parametrize("shape", [(10,), (10, 1)])
+    def test_integers_are_labels(self, sub_type: str, shape: tuple[int, ...]) -> None:
+        output = np.array(CHOSEN, np.int64).reshape(shape)
+
+        assert value(sub_type, output, CLASSES) == value(sub_type, LOGITS, CLASSES)
+
+    @pytest.mark.parametrize("sub_type", [*OF_CLASSES, *AVERAGED])
+    def test_texts_are_labels(self, sub_type: str) -> None:
+        names = np.array(["cat", "dog", "owl"])
+
+        assert value(sub_type, names[CHOSEN], names[CLASSES]) == pytest.approx(value(sub_type, LOGITS, CLASSES))
+
+    def test_a_class_that_nobody_predicts_counts_as_zero(self, recwarn: pytest.WarningsRecorder) -> None:
+        assert value("precision", [0, 0, 1], [0, 1, 2]) == pytest.approx((0.5 + 0 + 0) / 3)
+        assert not recwarn.list
+
+    def test_classes_can_be_limited(self) -> None:
+        expected = sk.recall_score(CLASSES, CHOSEN, labels=[0, 2], average="macro")
+
+        assert value("recall", LOGITS, CLASSES, labels=[0, 2]) == pytest.approx(expected)
+
+
+class TestSettings:
+    @pytest.mark.parametrize(("written", "meant"), QUALITY_SUB_TYPES.items())
+    def test_names_of_olive_and_scikit_learn_mean_the_same(self, written: str, meant: str) -> None:
+        assert value(written, SOFTMAX, CLASSES) == value(meant, SOFTMAX, CLASSES)
+
+    def test_those_that_are_null_have_no_effect(self) -> None:
+        settings = dict.fromkeys(("average", "labels", "pos_label", "threshold", "normalize", "multi_class"))
+
+        for sub_type in ("f1", "accuracy", "roc_auc"):
+            assert value(sub_type, SOFTMAX, CLASSES, **settings) == value(sub_type, SOFTMAX, CLASSES)
+        assert value("f1", POSITIVE, BINARY, **settings) == value("f1", POSITIVE, BINARY)
+
+    def test_those_that_only_olive_knows_have_no_effect(self) -> None:
+        assert value("f1", LOGITS, CLASSES, task="multiclass", num_classes=3, top_k=1) == value("f1", LOGITS, CLASSES)
+
+    def test_the_first_output_counts(self) -> None:
+        labels = np.array(CHOSEN, np.int64)
+        outputs = {"label": labels, "scores": np.zeros((10, 3))}
+
+        assert quality(metric("accuracy"), outputs, CLASSES) == 0.8
+        assert quality(metric("accuracy"), {"scores": LOGITS, "label": labels * 0}, CLASSES) == 0.8
+
+
+class TestCustom:
+    def value(self, path: Path, body: str, sub_type: str = "mine") -> float:
+        path.write_text(f"import numpy as np\n\n\ndef mine(outputs, labels):\n    {body}\n")
+        outputs = {"y": POSITIVE, "z": POSITIVE * 2}
+        return quality(metric(sub_type, "custom", f"{path}:mine"), outputs, BINARY)
+
+    def failure(self, path: Path, body: str, sub_type: str = "mine") -> str:
+        with pytest.raises(EvaluationFailed) as caught:
+            self.value(path, body, sub_type)
+        return str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("body", "expected"),
+        [
+            ("return (outputs['y'] > 0.35).astype(int).tolist().count(1)", 5.0),
+            ("return np.float32(outputs['z'][0] + labels.sum())", np.float32(5.2)),
+            ("return np.array([0.25])[0]", 0.25),
+            ("return {'mine': 0.5, 'other': 0.75}", 0.5),
+            ("return True", 1.0),
+        ],
+    )
+    def test_it_is_called_with_outputs_and_labels(self, tmp_path: Path, body: str, expected: float) -> None:
+        assert self.value(tmp_path / "metrics.py", body) == pytest.approx(expected)
+
+    def test_of_several_numbers_the_one_of_the_sub_type_counts(self, tmp_path: Path) -> None:
+        assert self.value(tmp_path / "metrics.py", "return {'mine': 0.5, 'other': 0.75}", "other") == 0.75
+
+    def test_one_that_does_not_return_the_number_fails(self, tmp_path: Path) -> None:
+        path = tmp_path / "metrics.py"
+
+        assert self.failure(path, "return {'a': 1, 'b': 2}") == f"{path}:mine returned a, b, and no mine"
+
+    def test_one_that_raises_fails_with_what_it_raised(self, tmp_path: Path) -> None:
+        path = tmp_path / "metrics.py"
+
+        assert self.failure(path, "return outputs['w']") == f"{path}:mine raised KeyError: 'w'"
+
+    @pytest.mark.parametrize("result", ["None", "'much'", "[1, 2]", "outputs['y']", "{'mine': None}"])
+    def test_one_that_returns_no_number_fails(self, tmp_path: Path, result: str) -> None:
+        assert self.failure(tmp_path / "metrics.py", f"return {result}").startswith("mine-mine cannot be computed: ")
+
+    @pytest.mark.parametrize("result", ["float('nan')", "np.inf", "{'mine': -np.inf}"])
+    def test_one_that_returns_what_cannot_be_compared_fails(self, tmp_path: Path, result: str) -> None:
+        assert "only finite numbers can be compared" in self.failure(tmp_path / "metrics.py", f"return {result}")
+
+    def test_one_cannot_replace_an_output_for_the_next(self, tmp_path: Path) -> None:
+        outputs = {"y": POSITIVE}
+        (tmp_path / "metrics.py").write_text("def mine(outputs, labels):\n    outputs.clear()\n    return 1\n")
+
+        quality(metric("mine", "custom", f"{tmp_path / 'metrics.py'}:mine"), outputs, BINARY)
+
+        assert list(outputs) == ["y"]
+
+
+class TestFailures:
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("sub_type", ["accuracy", "roc_auc"])
+    def test_outputs_that_are_not_finite_are_counted(self, sub_type: str, bad: float) -> None:
+        scores = LOGITS.copy()
+        scores[2:5, 1] = bad
+
+        with pytest.raises(EvaluationFailed, match="3 values of its output 'scores' are not finite"):
+            quality(metric(sub_type), {"label": CLASSES, "scores": scores}, CLASSES)
+
+    @pytest.mark.parametrize(
+        ("output", "labels", "reason"),
+        [
+            (LOGITS[:9], CLASSES, "inconsistent numbers of samples"),
+            (np.zeros((10, 3, 2)), CLASSES, r"an output of shape \(10, 3, 2\) is neither labels nor scores per class"),
+            (np.float64(3.0), CLASSES, r"an output of shape \(\) is neither labels nor scores per class"),
+            (LOGITS, CLASSES.astype(str), "mine-accuracy cannot be computed"),
+            (LOGITS, np.eye(3)[CLASSES], "mine-accuracy cannot be computed"),
+            (LOGITS, np.where(CLASSES == 0, np.nan, CLASSES), "mine-accuracy cannot be computed: Input.* contains NaN"),
+            (np.zeros((10, 0)), CLASSES, "mine-accuracy cannot be computed"),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+    def test_outputs_that_do_not_fit_the_labels_fail(self, output: Any, labels: Any, reason: str) -> None:
+        with pytest.raises(EvaluationFailed, match=reason):
+            value("accuracy", output, labels)
+
+    def test_a_threshold_that_is_no_number_fails(self) -> None:
+        with pytest.raises(EvaluationFailed, match="mine-f1 cannot be computed: could not convert string to float: 'half'"):
+            value("f1", POSITIVE, BINARY, threshold="half")
+
+    @pytest.mark.filterwarnings("ignore:Only one class is present")
+    def test_roc_auc_without_a_second_class_fails(self) -> None:
+        with pytest.raises(EvaluationFailed, match="mine-roc_auc is nan, and only finite numbers can be compared"):
+            value("roc_auc", POSITIVE, np.ones(8, int))
+
+    def test_roc_auc_of_labels_instead_of_scores_per_class_fails(self) -> None:
+        with pytest.raises(EvaluationFailed, match="mine-roc_auc cannot be computed"):
+            value("roc_auc", np.array(CHOSEN), CLASSES)

@@ -1,0 +1,339 @@
+"""Real sessions in real workers: what runs where, what goes in and comes out, and what is refused."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from packhouse.errors import EvaluationFailed
+from packhouse.evaluation import session_host
+from packhouse.evaluation.session_host import SessionHost
+from tests.classifiers import CENTRES, points, write_classifier
+from tests.evaluation.models import floats, write_identity
+
+CPU = "CPUExecutionProvider"
+X, _ = points(7)
+TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "float16": TensorProto.FLOAT16,
+    "int8": TensorProto.INT8,
+    "int16": TensorProto.INT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "uint8": TensorProto.UINT8,
+    "uint16": TensorProto.UINT16,
+    "uint32": TensorProto.UINT32,
+    "uint64": TensorProto.UINT64,
+    "bool": TensorProto.BOOL,
+}
+# The real worker, which also tells what it creates sessions with.
+SPYING = """
+from packhouse.evaluation import worker
+class Session(worker.ort.InferenceSession):
+    def __init__(self, model, options, **more):
+        worker.Worker.seen = lambda self: more
+        super().__init__(model, options, **more)
+worker.ort.InferenceSession = Session
+worker.main()
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[SessionHost]:
+    with SessionHost(tmp_path) as host:
+        yield host
+
+
+def give(host: SessionHost, folder: Path, **arrays: Any) -> None:
+    """Let the worker read these arrays, each for the input of its name."""
+    np.savez(folder / "data.npz", **arrays)
+    host.ask("read_data", path=str(folder / "data.npz"), inputs={name: name for name in arrays})
+
+
+def create(host: SessionHost, model: Path, provider: str = CPU, **session_options: Any) -> dict[str, Any]:
+    options: dict[str, str] = session_options.pop("provider_options", {})
+    return host.ask(
+        "create_session", model=str(model), provider=provider, provider_options=options, session_options=session_options
+    )
+
+
+def predict(host: SessionHost, folder: Path, batch_size: int = 32, samples: int | None = None) -> dict[str, Any]:
+    host.ask("predict", batch_size=batch_size, output=str(folder / "predictions.npz"), samples=samples)
+    with np.load(folder / "predictions.npz", allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def save(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    outputs: list[onnx.ValueInfoProto],
+    *,
+    weights: Mapping[str, Any] | None = None,
+    batch: int | str = "n",
+) -> Path:
+    """Write a model with the input ``x`` (batch × 2, floats)."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 2])],
+        outputs,
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in (weights or {}).items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def output(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+class TestPredictions:
+    @pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
+    def test_are_those_of_the_model_for_every_sample_in_order(self, host: SessionHost, tmp_path: Path, batch_size: int) -> None:
+        give(host, tmp_path, x=X)
+        create(host, write_classifier(tmp_path / "a.onnx"))
+
+        np.testing.assert_allclose(predict(host, tmp_path, batch_size)["y"], X @ CENTRES.T, rtol=1e-5)
+
+    @pytest.mark.parametrize("batch", [1, 3, 4, 7, 16])
+    def test_of_a_fixed_batch_size_are_as_many_as_the_samples(self, host: SessionHost, tmp_path: Path, batch: int) -> None:
+        give(host, tmp_path, x=X)
+        create(host, write_classifier(tmp_path / "a.onnx", batch=batch))
+
+        found = predict(host, tmp_path, batch_size=32)["y"]
+
+        assert found.shape == (7, 3)
+        np.testing.assert_allclose(found, X @ CENTRES.T, rtol=1e-5)
+
+    @pytest.mark.parametrize(("batch", "count"), [("n", 1), (1, 1), (4, 4), (16, 7)])
+    def test_of_the_first_sample_alone_are_those_of_the_first_batch_where_its_size_is_fixed(
+        self, host: SessionHost, tmp_path: Path, batch: int | str, count: int
+    ) -> None:
+        give(host, tmp_path, x=X)
+        create(host, write_classifier(tmp_path / "a.onnx", batch=batch))
+
+        found = predict(host, tmp_path, batch_size=1, samples=1)["y"]
+
+        np.testing.assert_allclose(found, X[:count] @ CENTRES.T, rtol=1e-5)
+
+    def test_of_texts_are_texts(self, host: SessionHost, tmp_path: Path) -> None:
+        texts = np.array(["Grüße", "", "a\nb", "日本"])
+        give(host, tmp_path, x=texts)
+        create(host, write_identity(tmp_path / "a.onnx", {"x": (TensorProto.STRING, ("n",))}))
+
+        assert predict(host, tmp_path, batch_size=3)["x_out"].tolist() == texts.tolist()
+
+    @pytest.mark.parametrize("stored", ["float64", "int32", ">i4"])
+    def test_are_made_of_samples_in_the_types_of_the_inputs(self, host: SessionHost, tmp_path: Path, stored: str) -> None:
+        samples = np.array([[0, 1], [1, 3]], stored)
+        give(host, tmp_path, **dict.fromkeys(TYPES, samples))
+        create(host, write_identity(tmp_path / "a.onnx", {dtype: (kind, ("n", 2)) for dtype, kind in TYPES.items()}))
+
+        found = predict(host, tmp_path)
+
+        assert {name: str(array.dtype) for name, array in found.items()} == {f"{dtype}_out": dtype for dtype in TYPES}
+        for dtype in TYPES:
+            assert found[f"{dtype}_out"].tolist() == samples.astype(dtype).tolist()
+
+    def test_have_the_names_of_the_outputs_in_the_order_of_the_model(self, host: SessionHost, tmp_path: Path) -> None:
+        # "file" and "allow_pickle" are parameters of numpy.savez; exporters write names with slashes and colons.
+        names = ["file", "/head/Softmax:0", "allow_pickle", "a", "Grüße", "x.npy"]
+        nodes = [helper.make_node("Mul", ["x", f"w{index}"], [name]) for index, name in enumerate(names)]
+        weights = {f"w{index}": np.float32(index) for index in range(len(names))}
+        give(host, tmp_path, x=X)
+        create(host, save(tmp_path / "a.onnx", nodes, [output(name, "n", 2) for name in names], weights=weights))
+
+        found = predict(host, tmp_path, batch_size=3)
+
+        assert [name.removesuffix(".npy") for name in found] == [name.removesuffix(".npy") for name in names]
+        for index, array in enumerate(found.values()):
+            np.testing.assert_allclose(array, X * index)
+
+    @pytest.mark.parametrize(("batch", "last"), [("n", [4, 5, 6]), (4, [4, 5, 6, 0])])
+    def test_are_made_of_a_full_last_batch_only_where_the_model_wants_one(
+        self, host: SessionHost, tmp_path: Path, batch: int | str, last: list[int]
+    ) -> None:
+        """The sum over a batch shows what is in it; as a single value it is one entry of the predictions."""
+        nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+        give(host, tmp_path, x=X)
+        create(host, save(tmp_path / "a.onnx", nodes, [output("y")], batch=batch))
+
+        np.testing.assert_allclose(predict(host, tmp_path, 4)["y"], [X[:4].sum(), X[last].sum()], rtol=1e-5)
+
+    def test_of_outputs_that_are_no_tensors_are_left_out(self, host: SessionHost, tmp_path: Path) -> None:
+        sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, ["n", 2])
+        nodes = [helper.make_node("SequenceConstruct", ["x", "x"], ["s"]), helper.make_node("Neg", ["x"], ["y"])]
+        give(host, tmp_path, x=X)
+        create(host, save(tmp_path / "a.onnx", nodes, [sequence, output("y", "n", 2)]))
+
+        assert list(predict(host, tmp_path)) == ["y"]
+
+    def test_are_refused_where_no_output_is_a_tensor(self, host: SessionHost, tmp_path: Path) -> None:
+        sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, ["n", 2])
+        give(host, tmp_path, x=X)
+        create(host, save(tmp_path / "a.onnx", [helper.make_node("SequenceConstruct", ["x"], ["s"])], [sequence]))
+
+        with pytest.raises(EvaluationFailed, match="none of its outputs is a tensor"):
+            predict(host, tmp_path)
+
+    def test_of_the_same_samples_have_the_same_bytes(self, host: SessionHost, tmp_path: Path) -> None:
+        give(host, tmp_path, x=X)
+        create(host, write_classifier(tmp_path / "a.onnx"))
+
+        contents = []
+        for _ in range(2):
+            predict(host, tmp_path)
+            contents.append((tmp_path / "predictions.npz").read_bytes())
+
+        assert contents[0] == contents[1]
+
+
+class TestSessions:
+    def test_count_their_nodes_by_provider(self, host: SessionHost, tmp_path: Path) -> None:
+        created = create(host, write_classifier(tmp_path / "a.onnx", layers=3), graph_optimization_level=0)
+
+        assert created["placement"] == {CPU: 4}
+        assert created["duration_ns"] > 0
+
+    def test_are_refused_for_a_provider_that_this_onnxruntime_does_not_have(self, host: SessionHost, tmp_path: Path) -> None:
+        with pytest.raises(EvaluationFailed, match=r"^CUDAExecutionProvider is not in this onnxruntime") as caught:
+            create(host, write_classifier(tmp_path / "a.onnx"), "CUDAExecutionProvider")
+
+        assert CPU in str(caught.value)
+
+    def test_are_refused_where_the_nodes_would_silently_run_on_the_cpu(self, host: SessionHost, tmp_path: Path) -> None:
+        """The Azure provider is in every wheel, and takes no node of a model like this."""
+        with pytest.raises(EvaluationFailed, match="assigned to the default CPU EP"):
+            create(host, write_classifier(tmp_path / "a.onnx"), "AzureExecutionProvider")
+
+    @pytest.mark.parametrize("level", [0, 1, 2, 3, 99])
+    def test_are_optimized_as_asked(self, host: SessionHost, tmp_path: Path, level: int) -> None:
+        nodes = [helper.make_node("MatMul", ["a", "b"], ["w"]), helper.make_node("MatMul", ["x", "w"], ["y"])]
+        weights = {name: np.eye(2, dtype=np.float32) for name in "ab"}
+        model = save(tmp_path / "a.onnx", nodes, [output("y", "n", 2)], weights=weights)
+
+        assert create(host, model, graph_optimization_level=level)["placement"] == {CPU: 1 if level else 2}
+
+    @pytest.mark.parametrize(
+        ("more", "options"),
+        [
+            (3, {"intra_op_num_threads": 4}),
+            (0, {"intra_op_num_threads": 1}),
+            (5, {"execution_mode": 1, "inter_op_num_threads": 6, "intra_op_num_threads": 1}),
+            (0, {"execution_mode": 0, "inter_op_num_threads": 6, "intra_op_num_threads": 1}),
+            (0, {"intra_op_num_threads": 1, "execution_mode": None, "extra_session_config": None}),
+        ],
+    )
+    def test_have_the_threads_that_were_asked_for(
+        self, host: SessionHost, tmp_path: Path, more: int, options: dict[str, Any]
+    ) -> None:
+        host.ask("providers")  # has imported everything that starts threads
+        before = threads_of(host.pid)
+
+        create(host, write_classifier(tmp_path / "a.onnx"), **options)
+
+        assert threads_of(host.pid) - before == more
+
+    def test_have_the_further_entries_that_were_asked_for(self, host: SessionHost, tmp_path: Path) -> None:
+        with pytest.raises(EvaluationFailed, match=r"[Cc]onflicting session configuration"):
+            create(
+                host,
+                write_classifier(tmp_path / "a.onnx"),
+                extra_session_config={"session.disable_cpu_ep_fallback": "1"},
+            )
+
+    def test_have_exactly_the_provider_and_its_options(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "worker.py").write_text(SPYING)
+        monkeypatch.setattr(session_host, "WORKER", tmp_path / "worker.py")
+
+        with SessionHost(tmp_path) as host:
+            create(host, write_classifier(tmp_path / "a.onnx"), provider_options={"arena": "1"})
+            assert host.ask("seen") == {"providers": [CPU], "provider_options": [{"arena": "1"}], "enable_fallback": 0}
+
+    @pytest.mark.parametrize("defect", ["operator", "weights", "truncated", "lost data", "missing"])
+    def test_are_refused_for_models_that_do_not_load(self, host: SessionHost, tmp_path: Path, defect: str) -> None:
+        path = write_classifier(tmp_path / "a.onnx", external="w.bin" if defect == "lost data" else None)
+        if defect == "operator":
+            path.write_bytes(path.read_bytes().replace(b"MatMul", b"MatFul"))
+        elif defect == "weights":
+            model = onnx.load(path)
+            model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-1]
+            onnx.save(model, path)
+        elif defect == "truncated":
+            path.write_bytes(path.read_bytes()[:-10])
+        else:
+            (tmp_path / ("w.bin" if defect == "lost data" else "a.onnx")).unlink()
+
+        with pytest.raises(EvaluationFailed, match="ONNXRuntimeError"):
+            create(host, path)
+        assert CPU in host.ask("providers")["providers"]
+
+    def test_are_refused_where_an_input_cannot_be_fed(self, host: SessionHost, tmp_path: Path) -> None:
+        give(host, tmp_path, x=X)
+        create(host, write_identity(tmp_path / "a.onnx", {"x": (TensorProto.BFLOAT16, ("n", 2))}))
+
+        with pytest.raises(EvaluationFailed, match=r"it has an input of type tensor\(bfloat16\), which cannot be fed"):
+            predict(host, tmp_path)
+
+    def test_that_fail_while_they_run_say_why(self, host: SessionHost, tmp_path: Path) -> None:
+        reshape = helper.make_node("Reshape", ["x", "shape"], ["y"])
+        give(host, tmp_path, x=X)
+        create(host, save(tmp_path / "a.onnx", [reshape], [output("y", 5)], weights={"shape": np.array([5])}))
+
+        with pytest.raises(EvaluationFailed, match=r"ONNXRuntimeError.*Reshape"):
+            predict(host, tmp_path)
+
+    def test_that_miss_an_input_say_which(self, host: SessionHost, tmp_path: Path) -> None:
+        give(host, tmp_path, x=X)
+        create(host, write_identity(tmp_path / "a.onnx", {"x": floats("n", 2), "z": floats("n", 2)}))
+
+        with pytest.raises(EvaluationFailed, match="z"):
+            predict(host, tmp_path)
+
+
+def threads_of(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+class TestTiming:
+    @pytest.fixture
+    def timed(self, host: SessionHost, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+        """A function that prepares a classifier for timing."""
+
+        def prepare(batch_size: int, **classifier: Any) -> dict[str, Any]:
+            give(host, tmp_path, x=X)
+            create(host, write_classifier(tmp_path / "a.onnx", **classifier))
+            return host.ask("prepare_timing", batch_size=batch_size)
+
+        return prepare
+
+    @pytest.mark.parametrize("batch_size", [1, 4, 32])
+    def test_it_runs_as_often_as_asked(self, host: SessionHost, timed: Callable[..., dict[str, Any]], batch_size: int) -> None:
+        assert timed(batch_size)["batch_size"] == batch_size
+
+        for runs in (1, 10, 40):
+            samples = host.ask("time", runs=runs)["samples_ns"]
+            assert len(samples) == runs
+            assert all(isinstance(sample, int) and sample > 0 for sample in samples)
+
+    def test_a_fixed_batch_size_wins(self, timed: Callable[..., dict[str, Any]]) -> None:
+        assert timed(1, batch=4)["batch_size"] == 4
+
+    def test_the_first_inference_has_its_own_time(self, timed: Callable[..., dict[str, Any]]) -> None:
+        assert timed(1)["duration_ns"] > 0
+
+    def test_peak_memory_is_at_least_what_the_weights_take(self, host: SessionHost, tmp_path: Path) -> None:
+        size = 64 << 20
+        weights = np.ones((2, size // 8), np.float32)
+        nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("ReduceMax", ["h"], ["y"], axes=[1])]
+        model = save(tmp_path / "a.onnx", nodes, [output("y", "n", 1)], weights={"w": weights})
+        give(host, tmp_path, x=X)
+        create(host, model)
+        predict(host, tmp_path, batch_size=1)
+
+        assert host.ask("peak_memory")["bytes"] >= size

@@ -1,0 +1,246 @@
+"""How packaging types are found: the built-in ones, and one that a third party installs."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from packhouse.config.loading import load_config, parse_config
+from packhouse.errors import InputError
+from packhouse.packaging import Packaging, any_packaging, packaging_types, with_type_as_registered
+from packhouse.packaging.mlflow_model import MLflowModel
+from packhouse.packaging.zipfile import Zipfile
+from packhouse.release import RELEASE_NAME, REPORT_NAME
+from tests.jobs import job, write_job
+
+THIRD_PARTY = '''
+from pathlib import Path
+from typing import Literal
+
+from packhouse.packaging import Packaging, PackagingJob, Workplace
+
+
+class Note(Packaging):
+    """A text file that names the winner."""
+
+    type: Literal["Note"] = "Note"
+    greeting: str = "The best is"
+
+    @property
+    def output_name(self) -> str:
+        return f"{self.name}.txt"
+
+    def plan(self) -> str:
+        return f"{self.output_name}: who won"
+
+    def create(self, job: PackagingJob, workplace: Workplace) -> Path:
+        path = workplace.scratch / self.output_name
+        path.write_text(f"{self.greeting} {job.candidate(job.best.candidate).name}")
+        return path
+'''
+USE = """
+import json, sys
+from pathlib import Path
+from packhouse.config import load_config
+from packhouse.config.schema import config_schema
+from packhouse.packaging import packaging_types
+from packhouse.plan import prepare
+from tests.packaging_jobs import ONE, make_packing
+
+folder = Path(sys.argv[1])
+note, zipped = load_config(folder / "packhouse.json").packaging
+made = make_packing(folder / "work", ONE, packaging=[]).create(note)
+print(json.dumps({
+    "types": list(packaging_types()),
+    "plan": note.plan(),
+    "made": [made.name, made.read_text()],
+    "other": zipped.type,
+    "schema": sorted(config_schema()["$defs"]["Note"]["properties"]),
+}))
+"""
+
+
+@pytest.fixture
+def fresh_registry() -> Iterator[None]:
+    """Let this test, and then the next, look the installed types up anew."""
+    packaging_types.cache_clear()
+    yield
+    packaging_types.cache_clear()
+
+
+@pytest.fixture
+def third_party(tmp_path: Path) -> Path:
+    """A folder with an installed distribution that registers the type Note."""
+    site = tmp_path / "site"
+    info = site / "notes-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: notes\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[packhouse.packagers]\nNote = notes_packaging:Note\n")
+    (site / "notes_packaging.py").write_text(THIRD_PARTY)
+    return site
+
+
+def run_with(site: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with one more folder of installed distributions."""
+    root = Path(__file__).parents[2]
+    program = f"import sys; sys.path[:0] = [{str(site)!r}, {str(root)!r}]\n{program}"
+    return subprocess.run([sys.executable, "-c", program, *arguments], check=False, capture_output=True, text=True)
+
+
+def test_built_in_types_are_found_by_their_entry_points() -> None:
+    points = {
+        point.name: point.value for point in metadata.distribution("packhouse").entry_points.select(group="packhouse.packagers")
+    }
+    assert points["Zipfile"] == "packhouse.packaging.zipfile:Zipfile"
+    assert points["MLflowModel"] == "packhouse.packaging.mlflow_model:MLflowModel"
+    assert packaging_types()["Zipfile"] is Zipfile
+    assert packaging_types()["MLflowModel"] is MLflowModel
+
+
+def test_every_registered_name_is_the_type_that_its_class_takes() -> None:
+    for name, kind in packaging_types().items():
+        assert issubclass(kind, Packaging)
+        assert kind.model_fields["type"].default == name
+
+
+def test_a_type_that_somebody_installs_is_configured_planned_described_and_made(third_party: Path, tmp_path: Path) -> None:
+    packaging = [{"type": "note", "name": "winner", "greeting": "Hail"}, {"type": "Zipfile"}]
+    write_job(tmp_path, packaging=packaging)
+    done = run_with(third_party, USE, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "types": ["MLflowModel", "Note", "Zipfile"],
+        "plan": "winner.txt: who won",
+        "made": ["winner.txt", "Hail turned-0.0"],
+        "other": "Zipfile",
+        "schema": ["config", "greeting", "name", "type"],
+    }
+
+
+def test_a_type_that_is_not_installed_is_refused_with_those_that_are() -> None:
+    with pytest.raises(InputError, match=r"unknown type 'Note' → use one of .*MLflowModel.*Zipfile"):
+        parse_config(job(packaging=[{"type": "Note"}]))
+
+
+def test_an_unknown_setting_of_an_installed_type_is_refused_in_its_place(third_party: Path, tmp_path: Path) -> None:
+    write_job(tmp_path, packaging=[{"type": "Zipfile"}, {"type": "Note", "greting": "Hail"}])
+    program = "from pathlib import Path; from packhouse.config import load_config; load_config(Path(sys.argv[1]))"
+    done = run_with(third_party, program, str(tmp_path / "packhouse.json"))
+    assert "packaging[1].greting: unknown key" in done.stderr
+    assert "did you mean 'greeting'?" in done.stderr
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_types_are_looked_up_once_and_in_order_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def entry_points(group: str) -> list[metadata.EntryPoint]:
+        asked.append(group)
+        values = {
+            "Zipfile": "packhouse.packaging.zipfile:Zipfile",
+            "MLflowModel": "packhouse.packaging.mlflow_model:MLflowModel",
+        }
+        return [metadata.EntryPoint(name, value, group) for name, value in values.items()]
+
+    monkeypatch.setattr(metadata, "entry_points", entry_points)
+    assert list(packaging_types()) == ["MLflowModel", "Zipfile"]
+    packaging_types()
+    assert asked == ["packhouse.packagers"]
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_a_single_installed_type_is_a_type_of_the_configuration_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = metadata.EntryPoint("Zipfile", "packhouse.packaging.zipfile:Zipfile", "packhouse.packagers")
+    monkeypatch.setattr(metadata, "entry_points", lambda **_: [point])
+    assert TypeAdapter(any_packaging()).validate_python({"type": "Zipfile", "name": "a"}) == Zipfile(name="a")
+
+
+@pytest.mark.parametrize("spelled", ["Zipfile", "zipfile", "ZIPFILE", "zipFile"])
+def test_a_type_may_be_written_in_any_case(spelled: str) -> None:
+    assert with_type_as_registered({"type": spelled, "name": "x"}) == {"type": "Zipfile", "name": "x"}
+    assert parse_config(job(packaging={"type": spelled})).packaging[0] == Zipfile()
+
+
+@pytest.mark.parametrize("value", [None, 3, "Zipfile", [], {}, {"type": None}, {"type": 3}, {"type": "Unknown"}])
+def test_what_has_no_registered_type_is_left_as_it_is(value: Any) -> None:
+    assert with_type_as_registered(value) == value
+
+
+def test_the_given_configuration_is_not_changed() -> None:
+    given = {"type": "zipfile"}
+    with_type_as_registered(given)
+    assert given == {"type": "zipfile"}
+
+
+def test_settings_may_stand_beside_the_type_or_below_config_as_in_olive() -> None:
+    flat = Zipfile.model_validate({"type": "Zipfile", "name": "a", "export_in_mlflow_format": True})
+    nested = {"type": "Zipfile", "name": "a", "config": {"export_in_mlflow_format": True}}
+    assert Zipfile.model_validate(nested) == flat
+    assert Zipfile.model_validate({"type": "Zipfile", "config": None}) == Zipfile()
+    assert Zipfile.model_validate({**nested, "export_in_mlflow_format": True}) == flat
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"top_k": 1, "config": {"top_k": 2}}, "top_k is given twice"),
+        ({"config": [1]}, "config must be an object"),
+        ({"config": {"topk": 1}}, "topk"),
+        ({"top_k": 0}, "top_k"),
+    ],
+)
+def test_settings_that_contradict_or_are_unknown_are_refused(given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        Zipfile.model_validate({"type": "Zipfile", **given})
+
+
+BAD_NAMES = [
+    "",
+    " a",
+    "a ",
+    ".",
+    "..",
+    ".hidden",
+    "a.",
+    "a/b",
+    "a\\b",
+    "C:",
+    "a\nb",
+    "a\0",
+    "con",
+    "NUL",
+    "lpt1.x",
+    "a*",
+    "a?",
+    '"a"',
+]
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, "n" * 201, "ä" * 101, "🎉" * 51, "\ud800"])
+@pytest.mark.parametrize("kind", [Zipfile, MLflowModel])
+def test_a_name_that_not_every_system_can_have_for_a_file_is_refused(kind: type[Packaging], name: str) -> None:
+    with pytest.raises(ValidationError, match=r"cannot be a file name|valid string"):
+        kind.model_validate({"name": name})
+
+
+@pytest.mark.parametrize("name", ["a", "Größe 1.2-rc_3 (final)", "n" * 200, "ä" * 100, "конец", "console", "a.b.c"])
+def test_other_names_are_taken_as_they_are(name: str) -> None:
+    assert Zipfile(name=name).output_name == f"{name}.zip"
+    assert MLflowModel(name=name).output_name == name
+
+
+@pytest.mark.parametrize("name", [RELEASE_NAME, REPORT_NAME, RELEASE_NAME.upper()])
+def test_a_package_cannot_have_the_name_of_what_every_run_writes(name: str) -> None:
+    with pytest.raises(InputError, match=r"packaging\[0\].*is what every run writes beside its packages → choose another name"):
+        parse_config(job(packaging=[{"type": "MLflowModel", "name": name}]))
+    assert Zipfile(name=name).output_name == f"{name}.zip"
+
+
+def test_a_single_package_needs_no_list(tmp_path: Path) -> None:
+    assert load_config(write_job(tmp_path, packaging={"type": "mlflowmodel"})).packaging == (MLflowModel(),)

@@ -1,0 +1,275 @@
+"""The output folder: what appears there is complete, and what goes wrong leaves what was there before."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packhouse import output
+from packhouse.artifacts import ArtifactStore
+from packhouse.errors import ArtifactError
+from packhouse.output import OutputFolder
+from packhouse.release import Package
+
+NAME = "best"
+Content = bytes | dict[str, bytes]
+EARLIER: list[Content] = [b"earlier", {"MLmodel": b"earlier", "deep/er/file": b"earlier", "gone": b"earlier"}]
+NEW: list[Content] = [b"new", {"MLmodel": b"new", "deep/other": b"new"}]
+
+PUBLISH = """
+import json, sys
+from pathlib import Path
+from packhouse import output
+from packhouse.artifacts import ArtifactStore
+from packhouse.release import Package
+store, folder = ArtifactStore(Path(sys.argv[1])), output.OutputFolder(Path(sys.argv[2]))
+packages = [Package.model_validate_json(line) for line in sys.argv[4:]]
+if sys.argv[3] == "without exchange":
+    output._exchanged = lambda *_: False
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(60):
+    folder.publish(packages[number % len(packages)], store)
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "results")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[OutputFolder]:
+    """An output folder in which no temporary file is left."""
+    made = OutputFolder(tmp_path / "packages")
+    yield made
+    assert not [path for path in made.path.iterdir() if path.name != NAME]
+
+
+@pytest.fixture(params=["exchange", "no exchange"])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems that can let two names change places, and others."""
+    if request.param == "no exchange":
+        monkeypatch.setattr(output, "_exchanged", lambda *_: False)
+
+
+def package_of(content: Content, store: ArtifactStore) -> Package:
+    """Return a package of one file, or of a folder of files."""
+    if isinstance(content, bytes):
+        return Package(type="Zipfile", name=NAME, files={NAME: store.put_bytes(content)})
+    files = {f"{NAME}/{name}": store.put_bytes(item) for name, item in content.items()}
+    return Package(type="MLflowModel", name=NAME, files=files)
+
+
+def published(folder: OutputFolder) -> Content:
+    return content_of(folder.path / NAME)
+
+
+def content_of(path: Path) -> Content:
+    if path.is_file():
+        return path.read_bytes()
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("content", NEW, ids=["file", "folder"])
+def test_a_package_is_published_with_all_its_files_under_its_name(
+    folder: OutputFolder, store: ArtifactStore, content: Content
+) -> None:
+    assert folder.publish(package_of(content, store), store) == folder.path / NAME
+    assert published(folder) == content
+
+
+@pytest.mark.usefixtures("file_system")
+@pytest.mark.parametrize("new", NEW, ids=["file", "folder"])
+@pytest.mark.parametrize("earlier", EARLIER, ids=["over a file", "over a folder"])
+def test_a_package_replaces_whatever_has_its_name_though_it_is_read_only(
+    folder: OutputFolder, store: ArtifactStore, earlier: Content, new: Content
+) -> None:
+    folder.publish(package_of(earlier, store), store)
+    for path in (folder.path / NAME, *(folder.path / NAME).rglob("*")):
+        if path.is_file() and path.stat().st_nlink == 1:
+            path.chmod(0o444)
+    folder.publish(package_of(new, store), store)
+    assert published(folder) == new
+    folder.publish(package_of(new, store), store)
+    assert published(folder) == new
+
+
+@pytest.mark.usefixtures("file_system")
+@pytest.mark.parametrize("new", NEW, ids=["file", "folder"])
+def test_a_link_with_the_packages_name_is_replaced_and_what_it_leads_to_stays(
+    folder: OutputFolder, store: ArtifactStore, tmp_path: Path, new: Content
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_bytes(b"of somebody else")
+    (folder.path / NAME).symlink_to(tmp_path / "elsewhere")
+    folder.publish(package_of(new, store), store)
+    assert not (folder.path / NAME).is_symlink()
+    assert published(folder) == new
+    assert (tmp_path / "elsewhere" / "file").read_bytes() == b"of somebody else"
+
+
+def fail_to_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the disk be full in the middle of the last file, and no hard links be possible."""
+    copy = shutil.copyfile
+
+    def copyfile(source: Path, target: Path) -> None:
+        if Path(source).read_bytes() == b"new" and "deep" not in str(target):
+            Path(target).write_bytes(b"n")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        copy(source, target)
+
+    def link(*_: Any) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.usefixtures("file_system")
+@pytest.mark.parametrize("new", NEW, ids=["file", "folder"])
+@pytest.mark.parametrize("earlier", EARLIER, ids=["over a file", "over a folder"])
+def test_a_full_disk_leaves_the_earlier_package_whole_and_nothing_else(
+    folder: OutputFolder, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, earlier: Content, new: Content
+) -> None:
+    folder.publish(package_of(earlier, store), store)
+    fail_to_copy(monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        folder.publish(package_of(new, store), store)
+    assert published(folder) == earlier
+
+
+@pytest.mark.parametrize("new", NEW, ids=["file", "folder"])
+@pytest.mark.parametrize("earlier", EARLIER, ids=["over a file", "over a folder"])
+def test_a_failure_at_the_last_moment_leaves_the_earlier_package_whole_and_nothing_else(
+    folder: OutputFolder, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, earlier: Content, new: Content
+) -> None:
+    folder.publish(package_of(earlier, store), store)
+    final, move = folder.path / NAME, Path.rename
+
+    def fail(source: Path, target: Path) -> Path:
+        if target == final and content_of(source) == new:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return move(source, target)
+
+    monkeypatch.setattr(output, "_exchanged", lambda *_: False)
+    monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        folder.publish(package_of(new, store), store)
+    assert published(folder) == earlier
+
+
+@pytest.mark.parametrize("new", NEW, ids=["file", "folder"])
+def test_bytes_that_the_store_lost_are_an_error_that_names_them_and_the_earlier_package_stays(
+    folder: OutputFolder, store: ArtifactStore, new: Content
+) -> None:
+    folder.publish(package_of(EARLIER[0], store), store)
+    package = package_of(new, store)
+    blob = store.path(list(package.files.values())[-1].sha256)
+    blob.unlink()
+    with pytest.raises(ArtifactError, match=blob.name):
+        folder.publish(package, store)
+    assert published(folder) == EARLIER[0]
+
+
+def test_a_package_that_was_changed_in_the_output_folder_is_not_what_the_next_run_publishes(
+    folder: OutputFolder, store: ArtifactStore
+) -> None:
+    package = package_of(NEW[1], store)
+    folder.publish(package, store)
+    (folder.path / NAME / "MLmodel").write_bytes(b"changed by hand")
+    folder.publish(package, store)
+    assert published(folder) == NEW[1]
+
+
+@pytest.mark.parametrize("exchange", ["with exchange", "without exchange"])
+@pytest.mark.parametrize(
+    "contents", [NEW[:1] + EARLIER[:1], NEW[1:] + EARLIER[1:], [*NEW, *EARLIER]], ids=["files", "folders", "both"]
+)
+def test_two_processes_that_publish_one_name_at_once_both_succeed_and_it_never_disappears(
+    folder: OutputFolder, store: ArtifactStore, contents: list[Content], exchange: str
+) -> None:
+    packages = [package_of(content, store) for content in contents]
+    folder.publish(packages[0], store)
+    texts = [package.model_dump_json() for package in packages]
+    processes = [start_to_publish(folder, exchange, order) for order in (texts, texts[::-1])]
+    for process in processes:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    looked = 0
+    while any(process.poll() is None for process in processes):
+        assert os.path.lexists(folder.path / NAME) or exchange == "without exchange"
+        looked += 1
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert looked > 10
+    assert published(folder) in contents
+
+
+def start_to_publish(folder: OutputFolder, exchange: str, packages: list[str]) -> subprocess.Popen[str]:
+    root = folder.path.with_name("results")
+    return subprocess.Popen(
+        [sys.executable, "-c", PUBLISH, str(root), str(folder.path), exchange, *packages],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_reader_that_opened_the_earlier_file_reads_it_to_its_end(folder: OutputFolder, store: ArtifactStore) -> None:
+    folder.publish(package_of(EARLIER[0], store), store)
+    with (folder.path / NAME).open("rb") as reader:
+        folder.publish(package_of(NEW[0], store), store)
+        assert reader.read() == EARLIER[0]
+
+
+def test_what_is_written_appears_whole_and_over_a_read_only_file(folder: OutputFolder) -> None:
+    assert folder.write(NAME, b"earlier") == folder.path / NAME
+    (folder.path / NAME).chmod(0o444)
+    folder.write(NAME, b"new")
+    assert published(folder) == b"new"
+
+
+def test_a_write_that_fails_leaves_the_earlier_file_whole(folder: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write(NAME, b"earlier")
+    write = Path.write_bytes
+
+    def fail(path: Path, content: bytes) -> int:
+        write(path, content[:1])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="No space left"):
+        folder.write(NAME, b"new")
+    assert published(folder) == b"earlier"
+
+
+def test_the_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    assert OutputFolder(tmp_path / "not" / "there").path.is_dir()
+
+
+def test_a_package_without_files_is_refused_and_the_earlier_one_stays(folder: OutputFolder, store: ArtifactStore) -> None:
+    folder.publish(package_of(EARLIER[1], store), store)
+    with pytest.raises(FileNotFoundError):
+        folder.publish(Package(type="MLflowModel", name=NAME, files={}), store)
+    assert published(folder) == EARLIER[1]
+
+
+def test_names_as_long_as_a_package_may_have_are_published(tmp_path: Path, store: ArtifactStore) -> None:
+    name = "ä" * 98 + ".zip"
+    folder = OutputFolder(tmp_path / "packages")
+    folder.publish(Package(type="Zipfile", name=name, files={name: store.put_bytes(b"new")}), store)
+    assert [path.name for path in folder.path.iterdir()] == [name]

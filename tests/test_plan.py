@@ -1,0 +1,247 @@
+"""Working out what a run will do: everything wrong with the input is found, and nothing is written."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from packhouse.artifacts import ArtifactStore
+from packhouse.config.loading import parse_config
+from packhouse.errors import ArtifactError, InputError, Problem
+from packhouse.plan import Plan, Prepared, prepare
+from tests.candidates.test_model_file import as_nobody, tree
+from tests.classifiers import write_classifier, write_family, write_points
+
+ACCURACY = {"name": "accuracy", "type": "accuracy", "sub_types": [{"name": "accuracy_score", "priority": 1}]}
+LATENCY = {"name": "latency", "type": "latency", "sub_types": [{"name": "p99", "priority": 2}]}
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Document:
+    """A configuration with two candidates, data and a package, all in a folder of their own."""
+    folder = tmp_path / "project"
+    write_family(folder / "models")
+    return {
+        "candidates": {"type": "folder", "path": str(folder / "models")},
+        "data": {"path": str(write_points(folder / "data.npz")), "labels": "label", "batch_size": 16, "timing_batch_size": 4},
+        "metrics": [ACCURACY, LATENCY],
+        "packaging": [{"type": "Zipfile", "include_runtime_packages": False}],
+        "output_dir": str(folder / "packages"),
+    }
+
+
+def prepared(document: Document, **changes: Any) -> Prepared:
+    return prepare(parse_config({**document, **changes}))
+
+
+def problems_of(document: Document, **changes: Any) -> list[Problem]:
+    with pytest.raises(InputError) as caught:
+        prepared(document, **changes)
+    return list(caught.value.problems)
+
+
+class TestPlan:
+    def test_has_one_evaluation_per_candidate_and_accelerator_grouped_by_accelerator(self, document: Document) -> None:
+        accelerators = [{}, {"device": "gpu", "execution_provider": "CUDAExecutionProvider"}]
+
+        plan = prepared(document, accelerators=accelerators).plan
+
+        assert [(request.accelerator.spec, request.candidate.name) for request in plan.requests] == [
+            ("cpu-cpu", "turned-0.0"),
+            ("cpu-cpu", "turned-0.5"),
+            ("gpu-cuda", "turned-0.0"),
+            ("gpu-cuda", "turned-0.5"),
+        ]
+        assert plan.requests_on("gpu-cuda") == plan.requests[2:]
+        assert plan.requests_on("npu-qnn") == ()
+        assert len({request.key for request in plan.requests}) == 4
+
+    def test_says_how_each_of_them_is_done(self, document: Document) -> None:
+        plan = prepared(document).plan
+
+        for request in plan.requests:
+            assert (request.batch_size, request.timing.batch_size, request.timing.runs) == (16, 4, 299)
+            assert [metric.name for metric in request.metrics] == ["accuracy-accuracy_score", "latency-p99"]
+            assert (request.data, request.input_keys) == (plan.data, {"x": "input_0"})
+
+    def test_is_the_same_for_the_same_input(self, document: Document) -> None:
+        assert prepared(document).plan == prepared(document).plan
+
+    def test_survives_its_way_through_json(self, document: Document) -> None:
+        plan = prepared(document, baseline="turned-0.5").plan
+
+        assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+    def test_without_data_takes_one_sample_of_zeros(self, document: Document) -> None:
+        del document["data"]
+
+        found = prepared(document, metrics=[LATENCY])
+
+        assert found.dataset.inputs["x"].tolist() == [[0.0, 0.0]]
+        assert {(request.batch_size, request.timing.batch_size) for request in found.plan.requests} == {(1, 1)}
+
+    def test_needs_no_labels_where_nothing_is_judged(self, document: Document) -> None:
+        del document["data"]["labels"]
+
+        assert prepared(document, metrics=[LATENCY]).dataset.labels is None
+
+    def test_has_equal_candidates_once(self, document: Document, tmp_path: Path) -> None:
+        models = tmp_path / "project" / "models"
+        shutil.copy(models / "turned-0.5.onnx", models / "copy.onnx")
+
+        plan = prepared(document).plan
+
+        assert [(candidate.name, candidate.same_as) for candidate in plan.candidates] == [
+            ("copy", ("turned-0.5",)),
+            ("turned-0.0", ()),
+        ]
+        assert len(plan.requests) == 2
+
+    @pytest.mark.parametrize("name", ["copy", "turned-0.5"])
+    def test_knows_its_baseline_under_every_name_of_it(self, document: Document, tmp_path: Path, name: str) -> None:
+        models = tmp_path / "project" / "models"
+        shutil.copy(models / "turned-0.5.onnx", models / "copy.onnx")
+
+        plan = prepared(document, baseline=name).plan
+
+        assert plan.baseline == plan.candidates[0].digest
+
+    def test_may_have_no_baseline(self, document: Document) -> None:
+        assert prepared(document).plan.baseline is None
+
+
+class TestPreparing:
+    def test_writes_nothing(self, document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+        before = tree(tmp_path / "project")
+
+        prepared(document, baseline="turned-0.5")
+
+        assert tree(tmp_path / "project") == before
+        assert list((tmp_path / "temporary").iterdir()) == []
+
+    def test_writes_nothing_where_it_fails(self, document: Document, tmp_path: Path) -> None:
+        write_points(tmp_path / "project" / "data.npz", x=np.zeros((90, 3)))
+        before = tree(tmp_path)
+
+        problems_of(document)
+
+        assert tree(tmp_path) == before
+
+    def test_takes_the_bytes_in_only_when_it_is_told_to(self, document: Document, tmp_path: Path) -> None:
+        store = ArtifactStore(tmp_path / "store")
+        found = prepared(document)
+        assert found.plan.data.sha256 not in store
+
+        plan = found.receive(store)
+
+        assert plan == found.plan
+        assert store.is_intact(plan.data)
+        assert all(store.is_intact(file) for candidate in plan.candidates for file in candidate.files.values())
+        with np.load(store.path(plan.data.sha256), allow_pickle=False) as data:
+            np.testing.assert_array_equal(data["input_0"], found.dataset.inputs["x"])
+            np.testing.assert_array_equal(data["labels"], found.dataset.labels)
+
+    def test_takes_the_same_bytes_in_once(self, document: Document, tmp_path: Path) -> None:
+        store = ArtifactStore(tmp_path / "store")
+        prepared(document).receive(store)
+        before = tree(tmp_path / "store")
+
+        prepared(document).receive(store)
+
+        blobs = tmp_path / "store" / "blobs" / "sha256"
+        assert {path.name for path in blobs.iterdir()} == {Path(path).name for path in before if Path(path).parent == blobs}
+
+    def test_of_what_changes_before_it_is_taken_in_is_refused(self, document: Document, tmp_path: Path) -> None:
+        found = prepared(document)
+        write_classifier(tmp_path / "project" / "models" / "turned-0.5.onnx", error=0.6)
+
+        with pytest.raises(ArtifactError, match=r"turned-0\.5\.onnx changed while it was being received"):
+            found.receive(ArtifactStore(tmp_path / "store"))
+
+    def test_takes_nothing_in_where_there_is_no_room(
+        self, document: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        found = prepared(document)
+        monkeypatch.setattr("numpy.savez", refuse)
+
+        with pytest.raises(ArtifactError, match=r"the data cannot be stored.*No space left on device"):
+            found.receive(ArtifactStore(tmp_path / "store"))
+
+
+class TestProblems:
+    def test_a_baseline_that_is_no_candidate(self, document: Document) -> None:
+        expected = Problem("baseline", "'best' is no candidate", "use one of turned-0.0, turned-0.5")
+        assert problems_of(document, baseline="best") == [expected]
+
+    @pytest.mark.parametrize("below", ["", "/packages", "/deep/er/packages"])
+    def test_an_output_folder_below_a_file(self, document: Document, tmp_path: Path, below: str) -> None:
+        (tmp_path / "file").write_text("not a folder")
+
+        (problem,) = problems_of(document, output_dir=f"{tmp_path}/file{below}")
+
+        assert problem.where == f"output_dir = {tmp_path}/file{below}"
+        assert problem.what == "cannot be written to (Not a directory)"
+        assert problem.remedy == "choose a folder that you may write to"
+
+    def test_an_output_folder_where_nothing_can_be_made(self, document: Document) -> None:
+        (problem,) = problems_of(document, output_dir="/proc/packages")
+
+        assert (problem.where, problem.what[:20]) == ("output_dir = /proc/packages", "cannot be written to")
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_an_output_folder_that_belongs_to_somebody_else(self, document: Document, exists: bool) -> None:
+        with as_nobody() as folder:
+            write_family(folder / "models")
+            (folder / "closed").mkdir(mode=0o500)
+            changes = {"candidates": {"type": "folder", "path": str(folder / "models")}, "metrics": [LATENCY], "data": None}
+            place = folder / "closed" / ("" if exists else "packages")
+
+            (problem,) = problems_of(document, output_dir=str(place), **changes)
+
+        assert problem.what == "cannot be written to (Permission denied)"
+
+    def test_an_output_folder_whose_name_is_too_long(self, document: Document, tmp_path: Path) -> None:
+        (problem,) = problems_of(document, output_dir=str(tmp_path / ("x" * 300)))
+
+        assert problem.what == "cannot be written to (File name too long)"
+
+    @pytest.mark.parametrize("reference", ["no_such_module_anywhere:mine", "{folder}/none.py:mine", "{folder}/mine.py:other"])
+    def test_a_function_that_is_not_there(self, document: Document, tmp_path: Path, reference: str) -> None:
+        (tmp_path / "mine.py").write_text("def mine(outputs, labels):\n    return 1\n")
+        custom = {
+            "name": "mine",
+            "type": "custom",
+            "sub_types": [{"name": "mine", "priority": 3, "higher_is_better": True}],
+            "user_config": {"function": reference.format(folder=tmp_path)},
+        }
+
+        (problem,) = problems_of(document, metrics=[ACCURACY, custom])
+
+        assert problem.where == "metrics[1].user_config.function"
+
+    def test_a_number_of_runs_that_is_none(self, document: Document) -> None:
+        sub_type = {"name": "avg", "priority": 1, "metric_config": {"repeat_test_num": "many"}}
+
+        (problem,) = problems_of(document, metrics=[{"name": "time", "type": "latency", "sub_types": [sub_type]}])
+
+        assert problem.where == "metrics: time-avg, metric_config.repeat_test_num"
+
+    def test_candidates_that_are_not_there(self, document: Document, tmp_path: Path) -> None:
+        (problem,) = problems_of(document, candidates={"type": "folder", "path": str(tmp_path / "none")})
+
+        assert problem.where == f"candidates.path = {tmp_path / 'none'}"
+
+    def test_data_that_do_not_fit(self, document: Document, tmp_path: Path) -> None:
+        write_points(tmp_path / "project" / "data.npz", x=np.zeros((90, 3)))
+
+        (problem,) = problems_of(document)
+
+        assert problem.what == "has the shape 90×3, and the model takes ?×2"
