@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema
 class Record(BaseModel):
     """A frozen model that refuses unknown keys and has a digest of its content."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="strings")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     @property
     def content_digest(self) -> str:

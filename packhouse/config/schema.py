@@ -25,6 +25,9 @@ def config_schema() -> dict[str, Any]:
             "additionalProperties": False,
         }
         definition["required"] = ["type"]
+    for source in schema["properties"]["candidates"]["anyOf"]:
+        definition = schema["$defs"][source["$ref"].removeprefix("#/$defs/")]
+        definition["required"] = ["type", *definition["required"]]
     several = schema["properties"]["packaging"]
     schema["properties"]["packaging"] = {
         "description": several.pop("description"),
@@ -35,7 +38,7 @@ def config_schema() -> dict[str, Any]:
         ],
         "default": [],
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Packhouse configuration", **schema}
+    return {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Packhouse configuration"}
 
 
 def schema_text() -> str:

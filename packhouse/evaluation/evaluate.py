@@ -1,5 +1,6 @@
 """Evaluate one candidate on one accelerator: one worker, one session, all metrics."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -78,7 +79,7 @@ def evaluate(request: EvaluationRequest, store: ArtifactStore, say: Say = lambda
     values = evaluation.metrics | {metric.name: _timing(metric, samples, evaluation.timing_batch_size) for metric in timed}
     return evaluation.model_copy(
         update={
-            "metrics": {metric.name: values[metric.name] for metric in request.metrics},
+            "metrics": {item.name: values[item.name] for item in request.metrics if math.isfinite(values[item.name].value)},
             "samples": kept,
             "duration_s": time.monotonic() - began,
         }

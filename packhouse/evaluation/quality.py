@@ -21,6 +21,8 @@ def quality(metric: Metric, outputs: Mapping[str, Array], labels: Array) -> floa
     integers and texts are taken as labels, an n × classes array by its largest column, and a single column as positive
     where it exceeds `metric_config.threshold` (0.5). ROC AUC uses scores instead of labels.
 
+    It may be no finite number, where that is what the metric or a user's function gives.
+
     Raises:
         EvaluationFailed: the outputs do not give the metric a meaning.
     """
@@ -29,14 +31,10 @@ def quality(metric: Metric, outputs: Mapping[str, Array], labels: Array) -> floa
             raise EvaluationFailed(f"{int((~np.isfinite(array)).sum())} values of its output {name!r} are not finite")
     try:
         if metric.type == "custom":
-            value = _custom(metric, outputs, labels)
-        else:
-            value = _classification(metric, next(iter(outputs.values())), labels)
+            return _custom(metric, outputs, labels)
+        return _classification(metric, next(iter(outputs.values())), labels)
     except (ValueError, TypeError, IndexError) as error:
         raise EvaluationFailed(f"{metric.name} cannot be computed: {error}") from error
-    if not np.isfinite(value):
-        raise EvaluationFailed(f"{metric.name} is {value}, and only finite numbers can be compared")
-    return value
 
 
 def _custom(metric: Metric, outputs: Mapping[str, Array], labels: Array) -> float:

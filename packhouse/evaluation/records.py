@@ -62,7 +62,7 @@ class MetricValue(Record):
 
 
 class Evaluation(Record):
-    """What a candidate did on an accelerator, or why it could not.
+    """What a candidate did on an accelerator, or why it could not. A metric that came out as no finite number is left out.
 
     `placement` counts nodes per execution provider. `samples` are the raw latencies as an .npy file of int64 nanoseconds in
     the order of measurement; `predictions` the outputs for all samples, as an .npz file with one array per output name;

@@ -202,6 +202,15 @@ class TestEvaluation:
         scores = np.sort(points(90)[0] @ CENTRES.T, axis=1)
         assert values == {"margin-mean": pytest.approx((scores[:, 2] - scores[:, 1]).mean(), rel=1e-5), "margin-count": 90}
 
+    def test_leaves_out_a_metric_that_is_no_number(self, tmp_path: Path, store: ArtifactStore) -> None:
+        (tmp_path / "mine.py").write_text("def nan(outputs, labels):\n    return float('nan')\n")
+        function = {"user_config": {"function": f"{tmp_path / 'mine.py'}:nan"}}
+        custom = {"name": "mine", "type": "custom", "sub_types": [{"name": "nan", "higher_is_better": True}], **function}
+        models = write_family(tmp_path / "models", [0.0])
+        (request,) = requests_for(models, store, ACCURACY, custom, **with_data(tmp_path))
+
+        assert list(evaluate(request, store).values) == ["accuracy-accuracy_score"]
+
     @pytest.mark.parametrize(("tuned", "nodes"), [({"graph_optimization_level": 0}, 2), ({}, 1)])
     def test_lets_settings_of_the_candidate_win_over_those_of_the_accelerator(
         self, tmp_path: Path, store: ArtifactStore, tuned: dict[str, int], nodes: int

@@ -1,5 +1,6 @@
 """Quality metrics, compared with scikit-learn called directly on labels and scores that are written out here."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,10 +231,6 @@ class TestCustom:
     def test_one_that_returns_no_number_fails(self, tmp_path: Path, result: str) -> None:
         assert self.failure(tmp_path / "metrics.py", f"return {result}").startswith("mine-mine cannot be computed: ")
 
-    @pytest.mark.parametrize("result", ["float('nan')", "np.inf", "{'mine': -np.inf}"])
-    def test_one_that_returns_what_cannot_be_compared_fails(self, tmp_path: Path, result: str) -> None:
-        assert "only finite numbers can be compared" in self.failure(tmp_path / "metrics.py", f"return {result}")
-
     def test_one_cannot_replace_an_output_for_the_next(self, tmp_path: Path) -> None:
         outputs = {"y": POSITIVE}
         (tmp_path / "metrics.py").write_text("def mine(outputs, labels):\n    outputs.clear()\n    return 1\n")
@@ -275,9 +272,8 @@ class TestFailures:
             value("f1", POSITIVE, BINARY, threshold="half")
 
     @pytest.mark.filterwarnings("ignore:Only one class is present")
-    def test_roc_auc_without_a_second_class_fails(self) -> None:
-        with pytest.raises(EvaluationFailed, match="mine-roc_auc is nan, and only finite numbers can be compared"):
-            value("roc_auc", POSITIVE, np.ones(8, int))
+    def test_roc_auc_without_a_second_class_is_no_number(self) -> None:
+        assert math.isnan(value("roc_auc", POSITIVE, np.ones(8, int)))
 
     def test_roc_auc_of_labels_instead_of_scores_per_class_fails(self) -> None:
         with pytest.raises(EvaluationFailed, match="mine-roc_auc cannot be computed"):
