@@ -1,5 +1,6 @@
 """What a candidate is graded on: a device and the execution provider that drives it."""
 
+import difflib
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -100,10 +101,10 @@ class Accelerator(Record):
     @model_validator(mode="after")
     def _provider_is_known(self) -> "Accelerator":
         if self.execution_provider not in KNOWN_PROVIDERS:
-            lowered = {name.lower(): name for name in KNOWN_PROVIDERS}
-            wanted = self.execution_provider.lower()
-            match = lowered.get(wanted) or lowered.get(wanted + PROVIDER_SUFFIX.lower())
-            hint = f"did you mean {match}?" if match else f"use one of {', '.join(KNOWN_PROVIDERS)}"
+            names = {name.lower(): name for name in KNOWN_PROVIDERS}
+            names |= {name.removesuffix(PROVIDER_SUFFIX).lower(): name for name in KNOWN_PROVIDERS}
+            close = difflib.get_close_matches(self.execution_provider.lower(), names, 1)
+            hint = f"did you mean {names[close[0]]}?" if close else f"use one of {', '.join(KNOWN_PROVIDERS)}"
             raise ValueError(f"unknown execution provider {self.execution_provider!r}; {hint}")
         return self
 

@@ -22,12 +22,12 @@ class SessionHost:
     """A worker process that holds one candidate's session; use it as a context manager."""
 
     def __init__(self, scratch: Path, python: str = sys.executable, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        """Start the worker with the interpreter `python`; its messages go to a file in `scratch`."""
+        """Start the worker with the interpreter `python`; `scratch` takes its messages and is where it works."""
         self._log = scratch / "worker.log"
         self._timeout_s = timeout_s
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [python, "-P", str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+                [python, "-P", str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=scratch
             )
 
     @property
