@@ -101,9 +101,8 @@ class Accelerator(Record):
     @model_validator(mode="after")
     def _provider_is_known(self) -> "Accelerator":
         if self.execution_provider not in KNOWN_PROVIDERS:
-            names = {name.lower(): name for name in KNOWN_PROVIDERS}
-            names |= {name.removesuffix(PROVIDER_SUFFIX).lower(): name for name in KNOWN_PROVIDERS}
-            close = difflib.get_close_matches(self.execution_provider.lower(), names, 1)
+            names = {name.removesuffix(PROVIDER_SUFFIX).lower(): name for name in KNOWN_PROVIDERS}
+            close = difflib.get_close_matches(self.execution_provider.lower().split("exec")[0], names, 1)
             hint = f"did you mean {names[close[0]]}?" if close else f"use one of {', '.join(KNOWN_PROVIDERS)}"
             raise ValueError(f"unknown execution provider {self.execution_provider!r}; {hint}")
         return self

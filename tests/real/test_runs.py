@@ -1,5 +1,6 @@
 """Whole runs against a real Prefect server: what is measured again, what survives a kill, what is shared by accident."""
 
+import contextlib
 import json
 import os
 import signal
@@ -28,7 +29,7 @@ def test_a_run_without_any_server_packs_verified_models_and_leaves_no_process_be
     assert "Ranking on cpu-cpu" in output
     assert len(verify_archive(tmp_path / "packages" / "points.zip").models) == 2
     assert (tmp_path / "packages" / "report.html").stat().st_size > 10_000
-    assert not processes(lambda command: str(tmp_path) in command or "temporary_api.py" in command)
+    assert not processes("environ", str(packhouse_alone.results.parent))
 
 
 def test_a_second_run_measures_nothing_and_one_more_candidate_measures_one(
@@ -195,16 +196,13 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 240) -> None:
         time.sleep(0.02)
 
 
-def processes(wanted: Callable[[str], bool]) -> dict[int, str]:
-    """Return the processes whose command line is wanted."""
-    found = {}
+def processes(property_name: str, text: str) -> list[int]:
+    """Return the processes with a text in a property: their `cmdline` or `environ`."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:
-            continue
-        if wanted(command) and int(folder.name) != os.getpid():
-            found[int(folder.name)] = command
+        with contextlib.suppress(OSError):
+            if text.encode() in (folder / property_name).read_bytes():
+                found.append(int(folder.name))
     return found
 
 
@@ -212,6 +210,6 @@ def workers_of(pid: int) -> list[int]:
     """Return the processes that run candidates for the process `pid`."""
     return sorted(
         worker
-        for worker in processes(lambda command: str(WORKER) in command)
+        for worker in processes("cmdline", str(WORKER))
         if f"PPid:\t{pid}\n" in Path(f"/proc/{worker}/status").read_text()
     )
