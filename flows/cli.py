@@ -1,18 +1,20 @@
 """The command line. Results go to standard output, progress and errors to standard error.
 
 Exit codes: 0 done; 1 an unexpected error; 2 the input is wrong and nothing was started; 3 the run ended without all that was
-asked for; 4 a package is not what it says it is.
+asked for; 4 a package is not what it says it is; 130 and 143 interrupted by SIGINT and SIGTERM.
 """
 
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +29,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=packhouse.__d
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
+HANDLER_PERIOD_S = 0.5
 DEFAULT_CONFIG = Path("packhouse.yaml")
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration file, YAML or JSON.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -77,6 +80,8 @@ def plan(config: ConfigArgument = DEFAULT_CONFIG, as_json: JsonOption = False) -
         for package in shown.packages:
             state = {True: "cached", False: "to do", None: "after ranking"}[package.is_cached]
             out.print(f"{package.type} ({state}): {package.what}")
+        for provider in shown.absent_providers:
+            out.print(f"{provider} is not in this onnxruntime, so what needs it will fail and the run will end incomplete")
         for merged in (candidate for candidate in prepared.plan.candidates if candidate.same_as):
             out.print(f"{merged.name} is the same as {', '.join(merged.same_as)} and is evaluated once")
         out.print(f"About {shown.estimate_s:.0f} s of work, and up to 20 s to start a temporary Prefect API where none runs.")
@@ -90,10 +95,12 @@ def rank(
     """Print the ranking of an earlier run."""
     with _explained(as_json):
         from packhouse.release import read_release
+        from packhouse.report.tables import ranking_rows
 
         stored = read_release(release)
         if as_json:
-            _print_json(stored.job.model_dump(mode="json", include={"overall", "by_accelerator"}))
+            rankings = {"overall": stored.job.overall, **stored.job.by_accelerator}
+            _print_json({name: ranking_rows(stored.job, ranking) for name, ranking in rankings.items()})
         else:
             _print_ranking(stored)
 
@@ -108,7 +115,12 @@ def schema(
         from packhouse.config.schema import schema_text
 
         if output:
-            output.write_text(schema_text(), encoding="utf-8")
+            try:
+                output.write_text(schema_text(), encoding="utf-8")
+            except OSError as error:
+                raise InputError.at(
+                    f"--output = {output}", f"cannot be written ({error.strerror})", "choose another"
+                ) from error
         else:
             sys.stdout.write(schema_text())
 
@@ -155,6 +167,7 @@ def _run(path: Path, as_json: bool, verbose: bool) -> None:
     config = load_config(path)
     prepare(config)
     _quieten_prefect(verbose)
+    _end_on_signals()
     from flows.local_api import prefect_api
     from flows.progress import shown_progress
 
@@ -162,7 +175,9 @@ def _run(path: Path, as_json: bool, verbose: bool) -> None:
         from flows.package_models import package_models
 
         async def graded_and_packed() -> tuple[str | None, Any]:
+            watch = asyncio.create_task(_keep_ending_on_signals())
             state = await package_models(config, return_state=True)
+            watch.cancel()
             return state.message, await state.aresult(raise_on_failure=False)
 
         with shown_progress(err):
@@ -179,6 +194,28 @@ def _run(path: Path, as_json: bool, verbose: bool) -> None:
     if not release.is_complete:
         err.print(f"[red]{escape(release.verdict)}[/]")
         raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def _end_on_signals() -> None:
+    """Make SIGINT and SIGTERM end the process at once: all that is visible is complete, and what is finished is kept.
+
+    An orderly end would wait for the threads that wait for the workers. Workers and a temporary API die with this process.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        err.show_cursor()
+        err.print("stopped; what is finished is kept, and the next run takes it from the result storage")
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+
+
+async def _keep_ending_on_signals() -> None:
+    """Put our handlers back in place again and again: Prefect sets its own whenever a flow begins."""
+    while True:
+        _end_on_signals()
+        await asyncio.sleep(HANDLER_PERIOD_S)
 
 
 def _print_ranking(release: Any) -> None:

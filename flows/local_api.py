@@ -57,7 +57,9 @@ def _temporary_server(say: Callable[[str], None]) -> Iterator[str]:
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([sys.executable, "-P", str(SERVER), str(port)], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(SERVER), str(port)], stdout=log, stderr=log, start_new_session=True
+        )
         try:
             deadline = time.monotonic() + START_TIMEOUT_S
             while not _answers(url):

@@ -6,8 +6,10 @@ when bytes go in and when they come out, so what is read is what was written.
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +20,8 @@ from packhouse.records import Record
 
 # Larger pieces leave the processor's cache between reading and hashing, and make writing several times slower.
 CHUNK_BYTES = 256 << 10
+ORPHAN_AGE_S = 86_400
+OWNED = re.compile(r"\.(\d+)-[0-9a-f]{8}\.tmp$")
 
 
 class Artifact(Record):
@@ -75,8 +79,13 @@ class ArtifactStore:
     def staging(self) -> Iterator[Path]:
         """Give a fresh folder on the store's own file system; what is left in it afterwards is removed."""
         self._blobs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".staging-", dir=self._blobs.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=".staging", suffix=owned_suffix(), dir=self._blobs.parent) as folder:
             yield Path(folder)
+
+    def remove_orphans(self) -> None:
+        """Remove what processes that were killed left in `staging`."""
+        if self._blobs.parent.is_dir():
+            remove_orphans(self._blobs.parent)
 
     def is_intact(self, artifact: Artifact) -> bool:
         """Whether the store has an artifact, and all its bytes are what they were when they were put there."""
@@ -85,7 +94,7 @@ class ArtifactStore:
     def place(self, artifact: Artifact, destination: Path) -> None:
         """Put an artifact at `destination`, replacing what is there in one step: a link where possible, else a copy."""
         source = self.path(artifact.sha256)
-        beside = destination.with_name(f".{destination.name}.{os.getpid()}-{os.urandom(4).hex()}")
+        beside = destination.with_name(f".{destination.name}{owned_suffix()}")
         try:
             try:
                 os.link(source, beside)
@@ -99,6 +108,26 @@ class ArtifactStore:
         path.chmod(0o444)
         path.replace(self._blobs / artifact.sha256)
         return artifact
+
+
+def owned_suffix() -> str:
+    """Return an ending for the name of something temporary that says which process it belongs to."""
+    return f".{os.getpid()}-{os.urandom(4).hex()}.tmp"
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove hidden temporary files and folders in `folder` that are a day old and whose process is no more.
+
+    Their age counts because the process may be one of another machine that shares the folder.
+    """
+    for path in folder.glob(".*.tmp"):
+        owner = OWNED.search(path.name)
+        is_old = time.time() - path.lstat().st_mtime > ORPHAN_AGE_S
+        if owner and is_old and not Path("/proc", owner[1]).exists():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What candidates are graded by: metrics in Olive's configuration shape, and the flat list that the rest works with."""
 
+import difflib
 import math
 from typing import Any, Literal
 
@@ -42,6 +43,29 @@ HIGHER_IS_BETTER = {
     "peak_memory": False,
     "startup": False,
 }
+# What metric_config may hold that has an effect here, and what Olive has there besides.
+SETTINGS = {
+    "average",
+    "labels",
+    "multi_class",
+    "normalize",
+    "pos_label",
+    "repeat_test_num",
+    "threshold",
+    "warmup_num",
+    "zero_division",
+}
+OLIVE_SETTINGS = {
+    "sleep_num",
+    "task",
+    "num_classes",
+    "num_labels",
+    "multidim_average",
+    "top_k",
+    "ignore_index",
+    "validate_args",
+}
+AVERAGES = {"binary", "macro", "micro", "none", "samples", "weighted"}
 UNITS = {"latency": "ms", "throughput": "samples/s", "size_on_disk": "B", "peak_memory": "B", "startup": "ms"}
 
 
@@ -130,6 +154,16 @@ class SubType(Record):
     @classmethod
     def _tolerance_is_readable(cls, value: float | str) -> float | str:
         parse_tolerance(value)
+        return value
+
+    @field_validator("metric_config")
+    @classmethod
+    def _settings_are_not_misspelt(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in value.keys() - SETTINGS - OLIVE_SETTINGS:
+            if close := difflib.get_close_matches(key, SETTINGS, 1, cutoff=0.6):
+                raise ValueError(f"{key!r} is no setting; did you mean {close[0]!r}?")
+        if (average := value.get("average")) is not None and average not in AVERAGES:
+            raise ValueError(f"average {average!r} is unknown; use one of {', '.join(sorted(AVERAGES))}")
         return value
 
     @field_validator("metric_config", mode="before")

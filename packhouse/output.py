@@ -3,11 +3,13 @@
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from packhouse.artifacts import ArtifactStore
+from packhouse.artifacts import ArtifactStore, owned_suffix, remove_orphans
 from packhouse.release import Package
 
 # What the system says where a file is to replace a folder, or a folder anything but an empty one.
@@ -22,6 +24,20 @@ class OutputFolder:
         """Use the folder at `path`; it is made if needed."""
         self.path = path.absolute()
         self.path.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the folder for the body, so that all that one run publishes stays together; waits for another run that does.
+
+        What a run left beside when it was killed is removed.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            remove_orphans(self.path)
+            yield
+        finally:
+            os.close(descriptor)
 
     def write(self, name: str, content: bytes) -> Path:
         """Write a file and return its path."""
@@ -54,7 +70,7 @@ class OutputFolder:
         return place
 
     def _beside(self, name: str) -> Path:
-        return self.path / f".{name}.{os.getpid()}-{os.urandom(4).hex()}"
+        return self.path / f".{name}{owned_suffix()}"
 
 
 def _replace(place: Path, new: Path) -> None:

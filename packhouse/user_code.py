@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from packhouse.errors import InputError
@@ -24,7 +25,7 @@ def load_function(reference: str, where: str) -> Callable[..., Any]:
         raise InputError.at(where, f"{reference!r} names no function", REMEDY)
     try:
         module = _load_file(Path(module_name)) if module_name.endswith(".py") else importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError.at(where, f"{module_name} cannot be imported ({type(error).__name__}: {error})", REMEDY) from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -44,13 +45,12 @@ def code_digest(reference: str) -> str:
 def _load_file(path: Path) -> Any:
     # Under a name of its own: no module of that stem is hidden, and what looks its module up, as dataclasses do, finds it.
     name = f"packhouse_user_code_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # Compiled here, so that nothing is written beside the user's file, and nothing old is read from there.
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102
     except BaseException:
         del sys.modules[name]
         raise

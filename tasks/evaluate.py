@@ -7,6 +7,7 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.context import TaskRunContext
 
+from packhouse.artifacts import ArtifactStore
 from packhouse.errors import EvaluationFailed, PackhouseError
 from packhouse.evaluation.evaluate import evaluate
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
@@ -50,7 +51,7 @@ async def evaluate_all(requests: Sequence[EvaluationRequest]) -> list[Evaluation
         evaluate_candidate,
         [(request,) for request in requests],
         expected=EvaluationFailed,
-        is_usable=lambda evaluation: all(artifact.sha256 in store for artifact in evaluation.artifacts),
+        is_usable=partial(has_its_files, store=store),
     )
     evaluations = []
     for request, outcome in zip(requests, outcomes, strict=True):
@@ -58,6 +59,11 @@ async def evaluate_all(requests: Sequence[EvaluationRequest]) -> list[Evaluation
             _log_step(request, "done before: taken from the result storage")
         evaluations.append(_failed(request, outcome.value) if isinstance(outcome.value, EvaluationFailed) else outcome.value)
     return evaluations
+
+
+def has_its_files(evaluation: Evaluation, store: ArtifactStore) -> bool:
+    """Whether the files that an evaluation speaks of are in the store, undamaged."""
+    return all(store.is_intact(artifact) for artifact in evaluation.artifacts)
 
 
 def _failed(request: EvaluationRequest, reason: EvaluationFailed) -> Evaluation:

@@ -1,6 +1,7 @@
 """Package: one task per configured type, cached by everything that the package is made of."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,14 @@ async def package_all(job: PackagingJob, packagings: Sequence[Packaging]) -> lis
         make_package,
         [(job, packaging) for packaging in packagings],
         expected=PackagingFailed,
-        is_usable=lambda package: all(store.is_intact(artifact) for artifact in package.files.values()),
+        is_usable=partial(has_its_files, store=store),
     )
     return [outcome.value for outcome in outcomes]
+
+
+def has_its_files(package: Package, store: ArtifactStore) -> bool:
+    """Whether the files of a package are in the store, undamaged."""
+    return all(store.is_intact(artifact) for artifact in package.files.values())
 
 
 def _adopt(packaging: Packaging, made: Path, store: ArtifactStore) -> Package:

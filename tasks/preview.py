@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import onnxruntime
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
@@ -12,9 +13,14 @@ from packhouse.artifacts import ArtifactStore
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.packaging import Packaging
 from packhouse.plan import Plan
-from packhouse.release import decide
+from packhouse.records import Record
+from packhouse.release import Package, decide
+from tasks.evaluate import has_its_files
+from tasks.package import has_its_files as package_has_its_files
 from tasks.package import package_key
 from tasks.storage import result_folder
+
+R = TypeVar("R", bound=Record)
 
 # What an evaluation takes where no earlier one tells: process, imports, session, and a short timing.
 USUAL_EVALUATION_S = 6.0
@@ -45,6 +51,7 @@ class Preview:
 
     evaluations: tuple[PlannedEvaluation, ...]
     packages: tuple[PlannedPackage, ...]
+    absent_providers: tuple[str, ...]
     estimate_s: float
 
 
@@ -54,6 +61,7 @@ def preview(plan: Plan) -> Preview:
     done = [evaluation for evaluation in cached.values() if evaluation]
     packages = [_planned(packaging, plan, done) for packaging in plan.config.packaging]
     usual = sum(evaluation.duration_s for evaluation in done) / len(done) if done else USUAL_EVALUATION_S
+    wanted = {accelerator.execution_provider for accelerator in plan.config.accelerators}
     missing = len(plan.requests) - len(done)
     return Preview(
         evaluations=tuple(
@@ -61,6 +69,7 @@ def preview(plan: Plan) -> Preview:
             for request in plan.requests
         ),
         packages=tuple(packages),
+        absent_providers=tuple(sorted(wanted - set(onnxruntime.get_available_providers()))),
         estimate_s=usual * missing + USUAL_PACKAGE_S * sum(not package.is_cached for package in packages),
     )
 
@@ -69,19 +78,21 @@ def _planned(packaging: Packaging, plan: Plan, done: Sequence[Evaluation]) -> Pl
     is_cached = None
     if len(done) == len(plan.requests):
         key = package_key(None, {"job": decide(plan, tuple(done)), "packaging": packaging})
-        is_cached = _store().exists(key)
+        package = _read(key, Package)
+        is_cached = package is not None and package_has_its_files(package, ArtifactStore(result_folder()))
     return PlannedPackage(packaging.type, packaging.plan(), is_cached)
 
 
 def _cached(request: EvaluationRequest) -> Evaluation | None:
-    store = _store()
-    if not store.exists(request.key):
+    evaluation = _read(request.key, Evaluation)
+    return evaluation if evaluation and has_its_files(evaluation, ArtifactStore(result_folder())) else None
+
+
+def _read(key: str, kind: type[R]) -> R | None:
+    """Return the record under a key of the result storage, or None where there is none."""
+    storage = LocalFileSystem(basepath=str(result_folder()))
+    store = ResultStore(result_storage=storage, serializer=JSONSerializer())
+    if not store.exists(key):
         return None
-    result: Any = store.read(request.key).result
-    evaluation = result if isinstance(result, Evaluation) else Evaluation.model_validate(result)
-    artifacts = ArtifactStore(result_folder())
-    return evaluation if all(artifact.sha256 in artifacts for artifact in evaluation.artifacts) else None
-
-
-def _store() -> ResultStore:
-    return ResultStore(result_storage=LocalFileSystem(basepath=str(result_folder())), serializer=JSONSerializer())
+    result: Any = store.read(key).result
+    return result if isinstance(result, kind) else kind.model_validate(result)

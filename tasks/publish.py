@@ -27,9 +27,11 @@ def publish_release(job: PackagingJob, packed: list[Package | PackagingFailed], 
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         flow_run=flow_run.id,
     )
-    places = [folder.publish(package, store) for package in release.packages]
-    places.append(folder.write(REPORT_NAME, report_html(release, store).encode()))
-    folder.write(RELEASE_NAME, release.model_dump_json(indent=2).encode())
+    report = report_html(release, store).encode()
+    with folder.exclusive():
+        places = [folder.publish(package, store) for package in release.packages]
+        places.append(folder.write(REPORT_NAME, report))
+        folder.write(RELEASE_NAME, release.model_dump_json(indent=2).encode())
     for place in places:
         create_link_artifact(key=_artifact_key(place.name), link=place.as_uri(), link_text=str(place), description=str(place))
     return release

@@ -12,6 +12,7 @@ from tasks.storage import artifact_store
 def receive_candidates(config: PackhouseConfig) -> Artifact:
     """Take candidates and data into the result storage; return the plan, which lies there too."""
     logger, store = get_run_logger(), artifact_store()
+    store.remove_orphans()
     plan = prepare(config).receive(store)
     for candidate in plan.candidates:
         merged = f"; the same as {', '.join(candidate.same_as)}" if candidate.same_as else ""

@@ -154,7 +154,7 @@ def test_a_failure_at_the_last_moment_leaves_the_earlier_package_whole_and_nothi
     final, move = folder.path / NAME, Path.rename
 
     def fail(source: Path, target: Path) -> Path:
-        if target == final and content_of(source) == new:
+        if target == final and content_of(source) == new and (not final.exists() or (source.is_file() and final.is_file())):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return move(source, target)
 
@@ -164,6 +164,29 @@ def test_a_failure_at_the_last_moment_leaves_the_earlier_package_whole_and_nothi
     with pytest.raises(OSError, match="Input/output error"):
         folder.publish(package_of(new, store), store)
     assert published(folder) == earlier
+
+
+def test_a_package_that_another_process_publishes_in_between_is_replaced_too(
+    folder: OutputFolder, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two may where names cannot be exchanged: the other is faster just while the earlier package is moved aside."""
+    folder.publish(package_of(EARLIER[1], store), store)
+    final, move = folder.path / NAME, Path.rename
+    others = iter([EARLIER[1], EARLIER[0]])
+
+    def rename(source: Path, target: Path) -> Path:
+        moved = move(source, target)
+        if source == final and (other := next(others, None)):
+            with monkeypatch.context() as undone:
+                undone.setattr(Path, "rename", move)
+                folder.publish(package_of(other, store), store)
+        return moved
+
+    monkeypatch.setattr(output, "_exchanged", lambda *_: False)
+    monkeypatch.setattr(Path, "rename", rename)
+    folder.publish(package_of(NEW[1], store), store)
+    assert published(folder) == NEW[1]
+    assert next(others, None) is None
 
 
 @pytest.mark.parametrize("new", NEW, ids=["file", "folder"])

@@ -66,7 +66,7 @@ def read_document(path: Path) -> dict[str, Any]:
         what = ", ".join(part for part in (error.context, error.problem) if part)
         place = f" (line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1})" if error.problem_mark else ""
         raise InputError.at(str(path), f"is not valid YAML: {what}{place}", "mend it there") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError.at(str(path), f"is not valid {language}: {error}", "mend it there") from error
     if not isinstance(document, dict):
         raise InputError.at(str(path), "does not hold a mapping of settings", "see docs/configuration.md")

@@ -5,11 +5,12 @@ What only Packhouse knows can stand beside Olive's keys in the same file: `candi
 give `data` instead.
 """
 
+import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from packhouse.errors import InputError
+from packhouse.errors import InputError, Problem
 
 OLIVE_ONLY = {"input_model", "passes", "pass_flows", "engine", "systems", "packaging_config"}
 OWN_KEYS = ("candidates", "data", "accelerators", "metrics", "baseline", "packaging")
@@ -25,8 +26,9 @@ def from_olive(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the Packhouse configuration that an Olive configuration stands for.
 
     Raises:
-        InputError: it has no evaluator to grade by.
+        InputError: it has no evaluator to grade by, or a key that is almost one of ours.
     """
+    _refuse_near_misses(document, path)
     engine = _mapping(document, "engine", path)
     derived: dict[str, Any] = {
         "candidates": {"type": "olive", "path": document.get("output_dir") or engine.get("output_dir") or "."},
@@ -41,6 +43,18 @@ def from_olive(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
         derived["candidates"]["input_model"] = model_path
         derived["baseline"] = INPUT_MODEL
     return derived | {key: document[key] for key in OWN_KEYS if key in document}
+
+
+def _refuse_near_misses(document: Mapping[str, Any], path: Path) -> None:
+    """Refuse a key that is almost one of ours; others are Olive's business, which has had many."""
+    problems = [
+        Problem(f"{path}: {key}", "is almost a key of Packhouse, and none of Olive's", f"did you mean {close[0]!r}?")
+        for key in document
+        if key not in OWN_KEYS and key not in OLIVE_ONLY
+        if (close := difflib.get_close_matches(str(key), OWN_KEYS, 1, cutoff=0.8))
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 def packaging_of(document: Mapping[str, Any], path: Path) -> Any:

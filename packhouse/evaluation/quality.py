@@ -42,7 +42,7 @@ def _custom(metric: Metric, outputs: Mapping[str, Array], labels: Array) -> floa
     function = load_function(metric.function, f"metric {metric.name}, user_config.function")
     try:
         value = function(dict(outputs), labels)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EvaluationFailed(f"{metric.function} raised {type(error).__name__}: {error}") from error
     if isinstance(value, Mapping):
         if metric.sub_type not in value:

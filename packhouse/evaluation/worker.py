@@ -5,8 +5,10 @@ and in a process of its own, so that a crash or an out-of-memory kill ends one c
 standard input as ``{"do": <name>, ...}``; answers go to what was standard output when it started.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 import zipfile
@@ -18,6 +20,7 @@ import numpy as np
 import onnxruntime as ort
 
 CPU = "CPUExecutionProvider"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 DTYPES = {
@@ -182,7 +185,9 @@ def resident_bytes(field: str) -> int:
 
 
 def main() -> None:
-    """Answer requests until standard input ends."""
+    """Answer requests until standard input ends, or the parent dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     worker = Worker()

@@ -8,7 +8,6 @@ import copy
 import hashlib
 import os
 import stat
-import struct
 import tempfile
 import zipfile
 import zlib
@@ -31,7 +30,7 @@ MAX_TEXT_BYTES = 64 << 20
 CHUNK_BYTES = 4 << 20
 ENCRYPTED = 0x01
 # What zipfile raises for an archive that is damaged, or made to look so.
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
 
 Entries = dict[str, zipfile.ZipInfo]
 R = TypeVar("R", bound=Record)

@@ -74,12 +74,12 @@ def test_mlflow_loads_the_model_and_it_predicts_like_onnxruntime(
 
 
 def test_folder_holds_the_best_candidate_of_all_and_nothing_but_its_description(tmp_path: Path) -> None:
-    grades: Grades = {CPU: {EXACT: (0.90, 1.0), NEAR: (0.91, 1.0)}, GPU: {EXACT: (0.97, 1.0), NEAR: "out of memory"}}
+    grades: Grades = {CPU: {EXACT: (0.91, 1.0), NEAR: (0.90, 1.0)}, GPU: {EXACT: "out of memory", NEAR: (0.97, 1.0)}}
     packing = make_packing(tmp_path, grades)
     folder = packing.create(MLflowModel(name="best"))
     assert folder.name == "best"
     assert {path.name for path in folder.iterdir()} == FILES
-    original = tmp_path / "candidates" / f"{EXACT}.onnx"
+    original = tmp_path / "candidates" / f"{NEAR}.onnx"
     assert (folder / "model.onnx").read_bytes() == original.read_bytes()
     assert read_yaml(folder / "MLmodel")["metadata"]["accelerator"] == GPU
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from packhouse.artifacts import measure
 from packhouse.evaluation.session_host import WORKER
 from packhouse.verification import verify_archive
 from tests.classifiers import write_classifier
@@ -75,6 +76,22 @@ def test_what_was_finished_before_a_kill_is_not_measured_again(packhouse: Packho
     assert server.count_evaluations(began) == {"Cached": finished, "Completed": 4 - finished}
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_soon_and_leaves_no_process_behind(
+    packhouse_alone: Packhouse, tmp_path: Path, number: int, code: int
+) -> None:
+    run = packhouse_alone.start("run", write_slow_job(tmp_path, runs=3_000_000, errors=(0.0, 0.1)))
+    wait_until(lambda: len(workers_of(run.pid)) == 2)
+    time.sleep(2)
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == code, errors
+    assert "what is finished is kept" in errors
+    assert "Traceback" not in errors
+    wait_until(lambda: not processes("environ", str(packhouse_alone.results.parent)), timeout_s=20)
+    assert not (tmp_path / "packages").exists()
+
+
 def test_two_runs_at_once_in_one_folder_both_complete(packhouse: Packhouse, tmp_path: Path) -> None:
     config = write_job(tmp_path)
     runs = [packhouse.start("run", config, "--json") for _ in range(2)]
@@ -82,6 +99,8 @@ def test_two_runs_at_once_in_one_folder_both_complete(packhouse: Packhouse, tmp_
     assert [run.returncode for run in runs] == [0, 0]
     assert releases[0]["flow_run"] != releases[1]["flow_run"]
     assert len(verify_archive(tmp_path / "packages" / "points.zip").models) == 2
+    published = json.loads((tmp_path / "packages" / "release.json").read_text())["packages"][0]["files"]["points.zip"]
+    assert measure(tmp_path / "packages" / "points.zip").sha256 == published["sha256"]
     left = sorted(path.name for path in (tmp_path / "packages").iterdir())
     assert left == ["points.zip", "release.json", "report.html"]
 

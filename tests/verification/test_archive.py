@@ -57,10 +57,10 @@ def files_of(package: Path) -> Files:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def packed(files: Files, path: Path) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def packed(files: Files, path: Path, compress_type: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
+            archive.writestr(zipfile.ZipInfo(name), content, compress_type)
     return path
 
 
@@ -235,8 +235,16 @@ def test_a_link_or_another_special_file_is_refused(package: Path, tmp_path: Path
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_compression_that_no_package_of_ours_has_is_refused(package: Path, tmp_path: Path, kind: int) -> None:
-    with pytest.raises(VerificationFailed, match="zeros"):
-        verify_archive(append(package, tmp_path, zipfile.ZipInfo("zeros"), bytes(MIB), compress_type=kind))
+    path = packed(files_of(package), tmp_path / "other.zip", kind)
+    with pytest.raises(VerificationFailed, match="is compressed or encrypted as no file of a package is"):
+        verify_archive(path)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_files_may_be_stored_or_deflated(package: Path, tmp_path: Path, kind: int) -> None:
+    files = files_of(package)
+    without_models(files)
+    assert verify_archive(packed(files, tmp_path / "other.zip", kind)).files == len(files) - 1
 
 
 def patched(package: Path, folder: Path, name: str, offset: int, value: bytes) -> Path:
@@ -283,10 +291,10 @@ def test_a_directory_that_lies_about_a_file_is_refused(
 
 def with_longer_stream(files: Files, name: str, extra: bytes, checksummed: int, path: Path) -> Path:
     """Pack files so that `name` unpacks to more than the directory says, whose checksum covers so many bytes of it."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for each, content in files.items():
             info = zipfile.ZipInfo(each)
-            archive.writestr(info, content + (extra if each == name else b""))
+            archive.writestr(info, content + (extra if each == name else b""), zipfile.ZIP_DEFLATED)
             if each == name:
                 info.file_size, info.CRC = len(content), zlib.crc32(content + extra[:checksummed])
     return path
@@ -306,6 +314,40 @@ def test_a_file_that_unpacks_to_more_than_its_header_says_is_refused_without_unp
         assert tracemalloc.get_traced_memory()[1] < 40 * MIB
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("checksummed", "reason"), [("all", "unpacks to less than it should"), ("nothing", "is damaged")])
+def test_a_file_that_unpacks_to_less_than_header_and_manifest_say_is_refused(
+    package: Path, tmp_path: Path, checksummed: str, reason: str
+) -> None:
+    files = files_of(package)
+    size_bytes = len(files[README]) + 5
+    change_json(files, MANIFEST_NAME, lambda manifest: manifest["files"][README].update(size_bytes=size_bytes))
+    path = tmp_path / "short.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            info = zipfile.ZipInfo(name)
+            archive.writestr(info, content, zipfile.ZIP_DEFLATED)
+            if name == README:
+                info.file_size, info.CRC = size_bytes, info.CRC if checksummed == "all" else 0
+    with pytest.raises(VerificationFailed, match=f"{README} {reason}"):
+        verify_archive(path)
+
+
+def test_a_file_that_would_end_after_the_archive_is_refused(package: Path, tmp_path: Path) -> None:
+    files = files_of(package)
+    beyond = 200 + len("".join(files)) + 50 * len(files)
+    content = files.pop(README)
+    change_json(files, MANIFEST_NAME, lambda manifest: manifest["files"][README].update(size_bytes=len(content) + beyond))
+    path = tmp_path / "short.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in files:
+            archive.writestr(zipfile.ZipInfo(name), files[name])
+        info = zipfile.ZipInfo(README)
+        archive.writestr(info, content)
+        info.file_size = info.compress_size = len(content) + beyond
+    with pytest.raises(VerificationFailed, match=f"{README} is damaged"):
+        verify_archive(path)
 
 
 def test_a_manifest_larger_than_any_of_ours_is_refused_unread(package: Path, tmp_path: Path) -> None:
