@@ -1,6 +1,7 @@
 """The output folder: what appears there is complete, and what goes wrong leaves what was there before."""
 
 import errno
+import fcntl
 import os
 import shutil
 import subprocess
@@ -257,6 +258,45 @@ def test_a_reader_that_opened_the_earlier_file_reads_it_to_its_end(folder: Outpu
     with (folder.path / NAME).open("rb") as reader:
         folder.publish(package_of(NEW[0], store), store)
         assert reader.read() == EARLIER[0]
+
+
+def is_held(folder: OutputFolder) -> bool:
+    """Whether another run would have to wait for the folder."""
+    descriptor = os.open(folder.path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def test_a_run_has_the_folder_to_itself_until_it_ends_or_fails(folder: OutputFolder) -> None:
+    with folder.exclusive():
+        assert is_held(folder)
+    assert not is_held(folder)
+    with pytest.raises(ZeroDivisionError), folder.exclusive():
+        raise ZeroDivisionError
+    assert not is_held(folder)
+
+
+def test_what_a_killed_run_left_beside_is_removed_and_what_may_be_in_use_is_not(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "packages")
+    dead = subprocess.run(["/bin/sh", "-c", "echo $$"], check=True, capture_output=True, text=True).stdout.strip()
+    old, own, fresh, other = (
+        f".best.{dead}-00000000.tmp",
+        f".best.{os.getpid()}-00000000.tmp",
+        f".a.{dead}-00000001.tmp",
+        ".x",
+    )
+    for name in (old, own, fresh, other):
+        (folder.path / name / "deep").mkdir(parents=True)
+        if name != fresh:
+            os.utime(folder.path / name, (0, 0))
+    with folder.exclusive():
+        assert {path.name for path in folder.path.iterdir()} == {own, fresh, other}
 
 
 def test_what_is_written_appears_whole_and_over_a_read_only_file(folder: OutputFolder) -> None:
