@@ -122,7 +122,10 @@ def remove_orphans(folder: Path) -> None:
     """
     for path in folder.glob(".*.tmp"):
         owner = OWNED.search(path.name)
-        is_old = time.time() - path.lstat().st_mtime > ORPHAN_AGE_S
+        try:
+            is_old = time.time() - path.lstat().st_mtime > ORPHAN_AGE_S
+        except FileNotFoundError:  # its own run was faster
+            continue
         if owner and is_old and not Path("/proc", owner[1]).exists():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
