@@ -77,6 +77,10 @@ def plan(config: ConfigArgument = DEFAULT_CONFIG, as_json: JsonOption = False) -
         for evaluation in shown.evaluations:
             table.add_row(evaluation.candidate, evaluation.accelerator, "cached" if evaluation.is_cached else "to do")
         out.print(table)
+        for timing in shown.timings:
+            who = f"{len(timing.candidates)} candidates" if timing.candidates else "the candidates that reach the other goals"
+            state = {True: "cached", False: "to do", None: "after evaluation"}[timing.is_cached]
+            out.print(f"timing on {timing.accelerator} ({state}): {who}, together")
         for package in shown.packages:
             state = {True: "cached", False: "to do", None: "after ranking"}[package.is_cached]
             out.print(f"{package.type} ({state}): {package.what}")

@@ -2,9 +2,10 @@
 
 from prefect import flow
 
-from packhouse.evaluation.records import Evaluation
+from packhouse.release import Grading
 from tasks.evaluate import evaluate_all
 from tasks.receive import read_plan
+from tasks.time import time_all
 
 
 @flow(
@@ -13,6 +14,8 @@ from tasks.receive import read_plan
     persist_result=True,
     result_serializer="json",
 )
-async def evaluate_accelerator(plan: str, accelerator: str) -> list[Evaluation]:
+async def evaluate_accelerator(plan: str, accelerator: str) -> Grading:
     """Return one evaluation per candidate of the plan with the digest `plan`; those that failed say why."""
-    return await evaluate_all(read_plan(plan).requests_on(accelerator))
+    planned = read_plan(plan)
+    evaluations = await evaluate_all(planned.requests_on(accelerator))
+    return await time_all(planned.timing_on(accelerator, evaluations), accelerator, evaluations)

@@ -73,6 +73,14 @@ class SessionSettings(Record):
     provider_options: dict[str, str]
     session_options: SessionOptions
 
+    @property
+    def threads(self) -> int | None:
+        """The number of threads that it computes on; None if the execution provider, or the runtime, chooses."""
+        options = self.session_options
+        if self.execution_provider != DEFAULT_PROVIDER or (options.execution_mode and options.inter_op_num_threads != 1):
+            return None
+        return options.intra_op_num_threads or None
+
 
 class Accelerator(Record):
     """A device with an execution provider and its options, written as a spec such as ``cpu-cpu`` or ``npu-qnn``."""
@@ -111,6 +119,11 @@ class Accelerator(Record):
     def spec(self) -> str:
         """Device, dash, provider without its suffix in lower case: ``gpu-cuda``."""
         return f"{self.device}-{self.execution_provider.removesuffix(PROVIDER_SUFFIX).lower()}"
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The physical devices that it occupies: the CPU, which takes part in all work, and ``gpu-0`` or ``npu-0`` besides."""
+        return ("cpu",) if self.device == "cpu" else ("cpu", f"{self.device}-{self.provider_options.get('device_id', '0')}")
 
     def session_for(self, settings: InferenceSettings) -> SessionSettings:
         """Return the settings of a session for a candidate; provider options are only taken from the same provider."""

@@ -110,17 +110,22 @@ class Goal(Record):
 
 
 class Tolerance(Record):
-    """The difference up to which two values count as equal: absolute, or relative to the better one."""
+    """The difference up to which two values count as equal: absolute, or relative to the better one.
+
+    A difference has to exceed it with confidence, if it `is_tested`; else the values are taken as they are.
+    """
 
     value: float = 0.0
     is_relative: bool = False
+    is_tested: bool = True
 
-    def covers(self, best: float, other: float) -> bool:
-        """Whether `other` is within the tolerance of `best`."""
-        limit = self.value * abs(best) if self.is_relative else self.value
-        difference = abs(best - other)
-        # 0.98 - 0.97 is a little more than 0.01 in binary, and is meant to be no more.
-        return difference <= limit or (limit > 0 and math.isclose(difference, limit, rel_tol=1e-9))
+    def limit(self, best: float, *, is_relative: bool) -> float:
+        """Return the difference from `best` that is tolerated: in the metric's unit, or relative to `best`."""
+        if self.is_relative == is_relative:
+            return self.value
+        if is_relative:
+            return self.value / abs(best) if best else math.inf
+        return self.value * abs(best)
 
     def __str__(self) -> str:
         """Return the tolerance as it is written in a configuration."""
@@ -134,9 +139,10 @@ class SubType(Record):
     priority: int = Field(default=-1, description="Rank of this number in the order of candidates, 1 first; -1 is not ranked.")
     higher_is_better: bool | None = Field(default=None, description="Direction; required for custom metrics only.")
     goal: Goal | None = Field(default=None, title="Goal", description="What a candidate must reach to be ranked.")
-    tolerance: float | str = Field(
-        default=0.0,
-        description="Difference that counts as a tie: a number in the metric's unit, or a per cent text such as 2%.",
+    tolerance: float | str | None = Field(
+        default=None,
+        description="Difference that counts as a tie: a number in the metric's unit, a per cent text such as 2%, or 0 to order by "
+        "the plain values. Default: 2% for latency and throughput; for accuracy whatever is not significant; else 0.",
     )
     metric_config: dict[str, Any] = Field(
         default={},
@@ -152,8 +158,9 @@ class SubType(Record):
 
     @field_validator("tolerance")
     @classmethod
-    def _tolerance_is_readable(cls, value: float | str) -> float | str:
-        parse_tolerance(value)
+    def _tolerance_is_readable(cls, value: float | str | None) -> float | str | None:
+        if value is not None:
+            parse_tolerance(value)
         return value
 
     @field_validator("metric_config")
@@ -231,9 +238,13 @@ class Metric(Record):
         """The unit of its values, or an empty string."""
         return UNITS.get(self.type, "")
 
-    def better(self, value: float, other: float) -> bool:
-        """Whether `value` is strictly better than `other`."""
-        return value > other if self.higher_is_better else value < other
+
+EXACT = Tolerance(is_tested=False)
+DEFAULT_TOLERANCES: dict[MetricType, Tolerance] = {
+    "accuracy": Tolerance(),
+    "latency": Tolerance(value=0.02, is_relative=True),
+    "throughput": Tolerance(value=0.02, is_relative=True),
+}
 
 
 def flatten(configs: tuple[MetricConfig, ...]) -> tuple[Metric, ...]:
@@ -252,7 +263,7 @@ def flatten(configs: tuple[MetricConfig, ...]) -> tuple[Metric, ...]:
             if sub_type.higher_is_better is None
             else sub_type.higher_is_better,
             goal=sub_type.goal,
-            tolerance=parse_tolerance(sub_type.tolerance),
+            tolerance=_tolerance(config.type, sub_type.tolerance),
             settings=sub_type.metric_config,
             function=config.user_config.function if config.user_config else None,
         )
@@ -272,4 +283,8 @@ def parse_tolerance(value: float | str) -> Tolerance:
         number = math.nan
     if not 0 <= number < math.inf:
         raise ValueError(f"{value!r} is no tolerance; write a number of zero or more such as 0.002, or a per cent such as 2%")
-    return Tolerance(value=number / 100 if is_relative else number, is_relative=is_relative)
+    return Tolerance(value=number / 100 if is_relative else number, is_relative=is_relative, is_tested=number > 0)
+
+
+def _tolerance(kind: MetricType, configured: float | str | None) -> Tolerance:
+    return DEFAULT_TOLERANCES.get(kind, EXACT) if configured is None else parse_tolerance(configured)

@@ -15,8 +15,9 @@ from packhouse.errors import InputError, Problem
 from packhouse.evaluation.data import Dataset, input_keys, select, zeros
 from packhouse.evaluation.fingerprint import fingerprint
 from packhouse.evaluation.latency import TimingPlan
-from packhouse.evaluation.records import EvaluationRequest
-from packhouse.metrics import QUALITY_TYPES
+from packhouse.evaluation.records import Evaluation, EvaluationRequest
+from packhouse.evaluation.timing import TimingRequest, in_question
+from packhouse.metrics import QUALITY_TYPES, TIMED_TYPES
 from packhouse.records import Record
 from packhouse.user_code import load_function
 
@@ -32,11 +33,36 @@ class Plan(Record):
     baseline: str | None
     data: Artifact
     input_keys: dict[str, str]
+    timing: TimingPlan
     requests: tuple[EvaluationRequest, ...]
 
     def requests_on(self, spec: str) -> tuple[EvaluationRequest, ...]:
         """Return the evaluations to do on an accelerator."""
         return tuple(request for request in self.requests if request.accelerator.spec == spec)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether there are metrics that have to be timed."""
+        return any(metric.type in TIMED_TYPES for metric in self.config.flat_metrics)
+
+    def timing_on(self, spec: str, evaluations: Sequence[Evaluation]) -> TimingRequest | None:
+        """Return the tournament to hold on an accelerator after these evaluations of it; None if there is nothing to time."""
+        metrics = self.config.flat_metrics
+        timed = tuple(metric for metric in metrics if metric.type in TIMED_TYPES)
+        others = [metric for metric in metrics if metric.type not in TIMED_TYPES]
+        chosen = {item.candidate for item in in_question(evaluations, others, timed, self.baseline)}
+        if not timed or not chosen:
+            return None
+        request = self.requests_on(spec)[0]
+        return TimingRequest(
+            candidates=tuple(candidate for candidate in self.candidates if candidate.digest in chosen),
+            accelerator=request.accelerator,
+            metrics=timed,
+            data=self.data,
+            input_keys=self.input_keys,
+            plan=self.timing,
+            fingerprint=request.fingerprint,
+        )
 
 
 @dataclass(frozen=True)
@@ -76,11 +102,11 @@ def prepare(config: PackhouseConfig) -> Prepared:
         EvaluationRequest(
             candidate=candidate,
             accelerator=accelerator,
-            metrics=metrics,
+            metrics=tuple(metric for metric in metrics if metric.type not in TIMED_TYPES),
             data=data,
             input_keys=input_keys(dataset.inputs),
             batch_size=batch_size,
-            timing=TimingPlan.for_metrics(metrics, timing_batch_size),
+            timing_batch_size=timing_batch_size,
             fingerprint=fingerprint(),
         )
         for accelerator in config.accelerators
@@ -92,6 +118,7 @@ def prepare(config: PackhouseConfig) -> Prepared:
         baseline=baseline,
         data=data,
         input_keys=input_keys(dataset.inputs),
+        timing=TimingPlan.for_metrics(metrics, timing_batch_size, config.timing),
         requests=requests,
     )
     return Prepared(plan, models, dataset)

@@ -1,19 +1,31 @@
 """The release: everything that one run decided and made."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from packhouse.artifacts import Artifact
+from packhouse.comparison import Compare, compare_intervals
 from packhouse.errors import InputError
 from packhouse.evaluation.records import Evaluation
+from packhouse.evaluation.tournament import Summary
 from packhouse.packaging.job import PackagingJob
 from packhouse.plan import Plan
-from packhouse.ranking import rank
+from packhouse.ranking import Objective, rank
 from packhouse.records import Record
 
 RELEASE_NAME = "release.json"
 REPORT_NAME = "report.html"
+
+
+class Grading(Record):
+    """What the candidates did on one accelerator, and how timing them went; None where nothing was timed."""
+
+    accelerator: str
+    evaluations: tuple[Evaluation, ...]
+    timing: Summary | None = None
 
 
 class Package(Record):
@@ -61,22 +73,25 @@ class Release(Record):
         return f"{self.job.candidate(best.candidate).name} ranks first ({best.accelerator}); made {made}"
 
 
-def decide(plan: Plan, evaluations: tuple[Evaluation, ...]) -> PackagingJob:
-    """Rank the evaluations per accelerator and across all of them."""
-    metrics = plan.config.flat_metrics
+def decide(plan: Plan, gradings: Sequence[Grading], compare: Compare = compare_intervals) -> PackagingJob:
+    """Rank the evaluations per accelerator and across all of them; `compare` knows how sure differences are."""
+    metrics, evaluations = plan.config.flat_metrics, tuple(item for grading in gradings for item in grading.evaluations)
+    ranked = partial(
+        rank,
+        metrics=metrics,
+        baseline=plan.baseline,
+        compare=compare,
+        objective=Objective(kind=plan.config.objective, weights=plan.config.weights),
+    )
     return PackagingJob(
         candidates=plan.candidates,
         accelerators=plan.config.accelerators,
         metrics=metrics,
         baseline=plan.baseline,
         evaluations=evaluations,
-        overall=rank(evaluations, metrics, plan.baseline),
-        by_accelerator={
-            accelerator.spec: rank(
-                [item for item in evaluations if item.accelerator == accelerator.spec], metrics, plan.baseline
-            )
-            for accelerator in plan.config.accelerators
-        },
+        tournaments={item.accelerator: item.timing for item in gradings if item.timing},
+        overall=ranked(evaluations),
+        by_accelerator={grading.accelerator: ranked(grading.evaluations) for grading in gradings},
         data=plan.data,
         input_keys=plan.input_keys,
         fingerprint=plan.requests[0].fingerprint,

@@ -10,20 +10,24 @@ from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 
 from packhouse.artifacts import ArtifactStore
+from packhouse.evaluation.evidence import Evidence
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
+from packhouse.evaluation.timing import TimingOutcome
 from packhouse.packaging import Packaging
 from packhouse.plan import Plan
 from packhouse.records import Record
-from packhouse.release import Package, decide
+from packhouse.release import Grading, Package, decide
 from tasks.evaluate import has_its_files
 from tasks.package import has_its_files as package_has_its_files
 from tasks.package import package_key
 from tasks.storage import result_folder
+from tasks.time import can_be_reused
 
 R = TypeVar("R", bound=Record)
 
 # What an evaluation takes where no earlier one tells: process, imports, session, and a short timing.
 USUAL_EVALUATION_S = 6.0
+USUAL_TIMING_S = 4.0  # for each candidate
 USUAL_PACKAGE_S = 3.0
 
 
@@ -34,6 +38,17 @@ class PlannedEvaluation:
     candidate: str
     accelerator: str
     is_cached: bool
+
+
+@dataclass(frozen=True)
+class PlannedTiming:
+    """A tournament of the plan; who takes part, and whether it is in the result storage, is known only where all evaluations
+    are (else None).
+    """
+
+    accelerator: str
+    candidates: tuple[str, ...] | None
+    is_cached: bool | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,7 @@ class Preview:
     """What `packhouse plan` shows."""
 
     evaluations: tuple[PlannedEvaluation, ...]
+    timings: tuple[PlannedTiming, ...]
     packages: tuple[PlannedPackage, ...]
     absent_providers: tuple[str, ...]
     estimate_s: float
@@ -59,27 +75,55 @@ def preview(plan: Plan) -> Preview:
     """Look up what the plan's tasks would find in the local result storage, by the same keys."""
     cached = {request.key: _cached(request) for request in plan.requests}
     done = [evaluation for evaluation in cached.values() if evaluation]
-    packages = [_planned(packaging, plan, done) for packaging in plan.config.packaging]
+    gradings, timings = [], []
+    for accelerator in plan.config.accelerators:
+        evaluations = [cached[request.key] for request in plan.requests_on(accelerator.spec)]
+        grading, timing = _timing(plan, accelerator.spec, evaluations)
+        gradings += [grading] if grading else []
+        timings += [timing] if timing else []
+    packages = [_planned(packaging, plan, gradings) for packaging in plan.config.packaging]
     usual = sum(evaluation.duration_s for evaluation in done) / len(done) if done else USUAL_EVALUATION_S
     wanted = {accelerator.execution_provider for accelerator in plan.config.accelerators}
-    missing = len(plan.requests) - len(done)
+    to_time = sum(
+        len(plan.candidates if item.candidates is None else item.candidates) for item in timings if not item.is_cached
+    )
     return Preview(
         evaluations=tuple(
             PlannedEvaluation(request.candidate.name, request.accelerator.spec, cached[request.key] is not None)
             for request in plan.requests
         ),
+        timings=tuple(timings),
         packages=tuple(packages),
         absent_providers=tuple(sorted(wanted - set(onnxruntime.get_available_providers()))),
-        estimate_s=usual * missing + USUAL_PACKAGE_S * sum(not package.is_cached for package in packages),
+        estimate_s=usual * (len(plan.requests) - len(done))
+        + USUAL_TIMING_S * to_time
+        + USUAL_PACKAGE_S * sum(not package.is_cached for package in packages),
     )
 
 
-def _planned(packaging: Packaging, plan: Plan, done: Sequence[Evaluation]) -> PlannedPackage:
+def _timing(plan: Plan, spec: str, evaluations: Sequence[Evaluation | None]) -> tuple[Grading | None, PlannedTiming | None]:
+    """Return what is known already of an accelerator, and its tournament if there is one to hold."""
+    known = [item for item in evaluations if item]
+    if len(known) < len(evaluations):
+        return None, PlannedTiming(spec, None, None) if plan.is_timed else None
+    request = plan.timing_on(spec, known)
+    if request is None:
+        return Grading(accelerator=spec, evaluations=tuple(known)), None
+    names = tuple(candidate.name for candidate in request.candidates)
+    outcome = _read(request.key, TimingOutcome)
+    if outcome is None or not can_be_reused(outcome, ArtifactStore(result_folder())):
+        return None, PlannedTiming(spec, names, is_cached=False)
+    grading = Grading(accelerator=spec, evaluations=tuple(outcome.applied_to(known)), timing=outcome.summary)
+    return grading, PlannedTiming(spec, names, is_cached=True)
+
+
+def _planned(packaging: Packaging, plan: Plan, gradings: Sequence[Grading]) -> PlannedPackage:
     is_cached = None
-    if len(done) == len(plan.requests):
-        key = package_key(None, {"job": decide(plan, tuple(done)), "packaging": packaging})
-        package = _read(key, Package)
-        is_cached = package is not None and package_has_its_files(package, ArtifactStore(result_folder()))
+    if len(gradings) == len(plan.config.accelerators):
+        store = ArtifactStore(result_folder())
+        job = decide(plan, gradings, Evidence(store, plan.data))
+        package = _read(package_key(None, {"job": job, "packaging": packaging}), Package)
+        is_cached = package is not None and package_has_its_files(package, store)
     return PlannedPackage(packaging.type, packaging.plan(), is_cached)
 
 

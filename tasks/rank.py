@@ -3,17 +3,19 @@
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from packhouse.evaluation.records import Evaluation
+from packhouse.evaluation.evidence import Evidence
 from packhouse.packaging.job import PackagingJob
-from packhouse.release import decide
+from packhouse.release import Grading, decide
 from packhouse.report.tables import decisions_markdown, ranking_rows
 from tasks.receive import read_plan
+from tasks.storage import artifact_store
 
 
 @task(task_run_name="rank", persist_result=True, result_serializer="json")
-def rank_candidates(plan: str, evaluations: list[Evaluation]) -> PackagingJob:
+def rank_candidates(plan: str, gradings: list[Grading]) -> PackagingJob:
     """Rank per accelerator and across all, and leave a table and the reasons as artifacts of the run."""
-    job = decide(read_plan(plan), tuple(evaluations))
+    planned = read_plan(plan)
+    job = decide(planned, gradings, Evidence(artifact_store(), planned.data))
     for spec, ranking in job.by_accelerator.items():
         create_table_artifact(key=f"ranking-{spec}", table=ranking_rows(job, ranking), description=f"Ranking on {spec}")
     create_table_artifact(key="ranking", table=ranking_rows(job, job.overall), description="Ranking across all accelerators")

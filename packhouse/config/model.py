@@ -1,14 +1,16 @@
 """The whole configuration as one frozen model; each stage defines its own part of it."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from packhouse.accelerators import Accelerator
 from packhouse.candidates import CandidateSource
 from packhouse.evaluation.data import DataConfig
+from packhouse.evaluation.latency import TimingConfig
 from packhouse.metrics import QUALITY_TYPES, Metric, MetricConfig, flatten
 from packhouse.packaging import Packaging, any_packaging, with_type_as_registered
 from packhouse.records import Record
@@ -32,6 +34,15 @@ class PackhouseConfig(Record):
         default=(Accelerator(),), min_length=1, description="What the candidates are graded on, each on its own."
     )
     metrics: tuple[MetricConfig, ...] = Field(min_length=1, description="What the candidates are graded by.")
+    timing: TimingConfig = Field(default=TimingConfig(), title="Timing", description="How latency and throughput are measured.")
+    objective: Literal["priority", "pareto"] = Field(
+        default="priority",
+        description="What comes first: the best by priority, or candidates that no other one beats on every ranked metric.",
+    )
+    weights: dict[str, float] = Field(
+        default={},
+        description="Rank by a weighted sum instead: metric → weight of its distance from the best, relative to that.",
+    )
     baseline: str | None = Field(
         default=None, description="Name of the candidate that relative goals compare with; often the unoptimised model."
     )
@@ -78,6 +89,13 @@ class PackhouseConfig(Record):
             yield f"metrics: {shared} have the same priority {duplicate}; number the ranked ones 1, 2, 3, …"
         if not priorities:
             yield "metrics: none has a priority, so nothing can be ranked; give the most important one priority: 1"
+        ranked_by = [metric.name for metric in metrics if metric.priority > 0]
+        for name in sorted(self.weights.keys() - set(ranked_by)):
+            yield f"weights.{name}: is no metric that is ranked by; use {', '.join(ranked_by) or 'a metric with a priority'}"
+        if negative := next((name for name, weight in self.weights.items() if not 0 <= weight < math.inf), None):
+            yield f"weights.{negative}: is {self.weights[negative]:g}; give a number of zero or more"
+        if self.weights and self.objective == "pareto":
+            yield "objective: is pareto, and there are weights too; keep one of them"
         relative = [metric.name for metric in metrics if metric.goal and metric.goal.is_relative]
         if relative and self.baseline is None:
             yield f"baseline: is not set, and the goal of {relative[0]} is relative to it; name a candidate"

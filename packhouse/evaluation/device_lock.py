@@ -1,4 +1,4 @@
-"""Machine-wide ownership of a device: many may compute on it, or one may measure on it.
+"""Machine-wide ownership of devices: many may compute on one, or one may measure on it.
 
 A kernel lock (flock) on a file per device: it is released when its holder dies, however that happens.
 """
@@ -7,12 +7,21 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 LOCK_FOLDER = Path("/var/lock")
 POLL_S = 0.05
+
+
+@contextmanager
+def device_locks(devices: Iterable[str], *, exclusive: bool, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the locks of several devices, taken in one order by everybody."""
+    with ExitStack() as held:
+        for device in sorted(devices):
+            held.enter_context(device_lock(device, exclusive=exclusive, waiting=waiting))
+        yield
 
 
 @contextmanager

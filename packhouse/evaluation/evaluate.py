@@ -1,24 +1,24 @@
-"""Evaluate one candidate on one accelerator: one worker, one session, all metrics."""
+"""Evaluate one candidate on one accelerator: one worker, one session, all metrics but those that have to be timed."""
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from packhouse.accelerators import Accelerator
 from packhouse.artifacts import Artifact, ArtifactStore
-from packhouse.candidates import lay_out
+from packhouse.candidates import Candidate, lay_out
 from packhouse.evaluation.data import LABELS_KEY, Array
-from packhouse.evaluation.device_lock import device_lock
-from packhouse.evaluation.latency import NS_PER_MS, statistic, throughput, time_alone
-from packhouse.evaluation.quality import quality
+from packhouse.evaluation.device_lock import device_locks
+from packhouse.evaluation.latency import NS_PER_MS
+from packhouse.evaluation.quality import quality, quality_interval
 from packhouse.evaluation.records import Evaluation, EvaluationRequest, MetricValue
 from packhouse.evaluation.session_host import SessionHost
-from packhouse.metrics import QUALITY_TYPES, TIMED_TYPES, Metric
+from packhouse.metrics import QUALITY_TYPES, Metric
 
 Say = Callable[[str], None]
 
@@ -35,63 +35,53 @@ class Computed:
 
     def value_of(self, metric: Metric) -> MetricValue:
         """Return the value of a metric. Raises EvaluationFailed where there is none."""
-        value, n = getattr(self, f"_{metric.type}")(metric)
-        return MetricValue(value=value, unit=metric.unit, n=n)
+        measure: Callable[[Metric], MetricValue] = getattr(self, f"_{metric.type}")
+        return measure(metric)
 
-    def _accuracy(self, metric: Metric) -> tuple[float, int]:
+    def _accuracy(self, metric: Metric) -> MetricValue:
         assert self.labels is not None
-        return quality(metric, self.outputs, self.labels), len(self.labels)
+        value = quality(metric, self.outputs, self.labels)
+        interval = quality_interval(metric, self.outputs, self.labels) if math.isfinite(value) else None
+        return MetricValue(value=value, unit=metric.unit, n=len(self.labels), interval=interval)
 
     _custom = _accuracy
 
-    def _size_on_disk(self, _: Metric) -> tuple[float, int]:
-        return float(self.size_bytes), 1
+    def _size_on_disk(self, metric: Metric) -> MetricValue:
+        return MetricValue(value=float(self.size_bytes), unit=metric.unit, n=1)
 
-    def _peak_memory(self, _: Metric) -> tuple[float, int]:
-        return float(self.peak_memory_bytes), 1
+    def _peak_memory(self, metric: Metric) -> MetricValue:
+        return MetricValue(value=float(self.peak_memory_bytes), unit=metric.unit, n=1)
 
-    def _startup(self, metric: Metric) -> tuple[float, int]:
-        return self.startup_ms[metric.sub_type], 1
+    def _startup(self, metric: Metric) -> MetricValue:
+        return MetricValue(value=self.startup_ms[metric.sub_type], unit=metric.unit, n=1)
 
 
 def evaluate(request: EvaluationRequest, store: ArtifactStore, say: Say = lambda _: None) -> Evaluation:
     """Measure what the request asks for; `say` is told what is going on.
 
-    All that computes shares the device with other candidates; what is timed has it to itself, on this whole machine.
+    The device is shared with other candidates, and not with a tournament.
 
     Raises:
         EvaluationFailed: with the reason, where the candidate cannot be evaluated.
     """
     began = time.monotonic()
-    device = request.accelerator.device
-    timed = [metric for metric in request.metrics if metric.type in TIMED_TYPES]
-    with store.staging() as scratch, ExitStack() as running:
-        with device_lock(device, exclusive=False):
-            say("creating the session")
-            host = running.enter_context(SessionHost(scratch))
+    with (
+        store.staging() as scratch,
+        device_locks(request.accelerator.devices, exclusive=False, waiting=lambda: say("waiting for the device")),
+    ):
+        say("creating the session")
+        with SessionHost(scratch) as host:
             evaluation = _compute(request, host, store, scratch, say)
-        samples: list[int] = []
-        if timed:
-            with device_lock(device, exclusive=True, waiting=lambda: say("waiting for the device")):
-                say("timing")
-                samples = time_alone(host, request.timing)
-        kept = _keep_samples(samples, store, scratch) if samples else None
-    values = evaluation.metrics | {metric.name: _timing(metric, samples, evaluation.timing_batch_size) for metric in timed}
-    return evaluation.model_copy(
-        update={
-            "metrics": {item.name: values[item.name] for item in request.metrics if math.isfinite(values[item.name].value)},
-            "samples": kept,
-            "duration_s": time.monotonic() - began,
-        }
-    )
+    return evaluation.model_copy(update={"duration_s": time.monotonic() - began})
 
 
 def _compute(request: EvaluationRequest, host: SessionHost, store: ArtifactStore, scratch: Path, say: Say) -> Evaluation:
     """Return the evaluation without what has to be timed."""
     candidate, data = request.candidate, store.path(request.data.sha256)
-    host.ask("read_data", path=str(data), inputs={value.name: request.input_keys[value.name] for value in candidate.inputs})
-    created = host.ask("create_session", **_session(request, lay_out(candidate, store, scratch / "model")))
-    first = host.ask("prepare_timing", batch_size=request.timing.batch_size)
+    created = open_session(
+        host, candidate, request.accelerator, data, request.input_keys, lay_out(candidate, store, scratch / "model")
+    )
+    first = host.ask("prepare_timing", batch_size=request.timing_batch_size)
     say("running the samples")
     judged = any(metric.type in QUALITY_TYPES for metric in request.metrics)
     predictions = _predict(host, store, scratch, batch_size=request.batch_size) if judged else None
@@ -106,10 +96,11 @@ def _compute(request: EvaluationRequest, host: SessionHost, store: ArtifactStore
         outputs=_read(store.path(predictions.sha256)) if predictions else {},
         labels=_read(data).get(LABELS_KEY),
     )
+    values = {item.name: computed.value_of(item) for item in request.metrics}
     return Evaluation(
         candidate=candidate.digest,
         accelerator=request.accelerator.spec,
-        metrics={item.name: computed.value_of(item) for item in request.metrics if item.type not in TIMED_TYPES},
+        metrics={name: value for name, value in values.items() if math.isfinite(value.value)},
         placement=created["placement"],
         startup_ms=dict(computed.startup_ms),
         peak_memory_bytes=memory,
@@ -120,22 +111,33 @@ def _compute(request: EvaluationRequest, host: SessionHost, store: ArtifactStore
     )
 
 
-def _timing(metric: Metric, samples_ns: Sequence[int], batch_size: int) -> MetricValue:
-    if metric.type == "latency":
-        value = statistic(samples_ns, metric.sub_type)
-    else:
-        value = throughput(samples_ns, metric.sub_type, batch_size)
-    return MetricValue(value=value, unit=metric.unit, n=len(samples_ns))
+def open_session(
+    host: SessionHost,
+    candidate: Candidate,
+    accelerator: Accelerator,
+    data: Path,
+    input_keys: Mapping[str, str],
+    model: Path,
+    extra_session_config: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Let a worker read the samples that a candidate takes, and create its session; return what it tells of that.
 
+    `extra_session_config` has entries that take precedence over what accelerator and candidate say.
 
-def _session(request: EvaluationRequest, model: Path) -> dict[str, Any]:
-    settings = request.accelerator.session_for(request.candidate.settings)
-    return {
-        "model": str(model),
-        "provider": settings.execution_provider,
-        "provider_options": settings.provider_options,
-        "session_options": settings.session_options.model_dump(exclude_none=True),
-    }
+    Raises:
+        EvaluationFailed: the session cannot be created, or not wholly on the provider.
+    """
+    settings = accelerator.session_for(candidate.settings)
+    options = settings.session_options.model_dump(exclude_none=True)
+    options["extra_session_config"] = {**options.get("extra_session_config", {}), **(extra_session_config or {})}
+    host.ask("read_data", path=str(data), inputs={value.name: input_keys[value.name] for value in candidate.inputs})
+    return host.ask(
+        "create_session",
+        model=str(model),
+        provider=settings.execution_provider,
+        provider_options=settings.provider_options,
+        session_options=options,
+    )
 
 
 def _predict(
@@ -144,12 +146,6 @@ def _predict(
     output = scratch / "predictions.npz"
     host.ask("predict", batch_size=batch_size, output=str(output), samples=samples)
     return store.adopt(output)
-
-
-def _keep_samples(samples_ns: Sequence[int], store: ArtifactStore, scratch: Path) -> Artifact:
-    path = scratch / "samples.npy"
-    np.save(path, np.asarray(samples_ns, dtype=np.int64), allow_pickle=False)
-    return store.adopt(path)
 
 
 def _read(path: Path) -> dict[str, Array]:

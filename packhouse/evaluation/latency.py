@@ -1,91 +1,170 @@
-"""Time one candidate on a device that it has to itself.
+"""Latency and throughput: what to measure, the raw samples of one candidate, and the numbers that are made of them."""
 
-The protocol is a function of a `SessionHost` and a plan, and gives raw samples; what is made of them is separate. So another
-protocol can take its place without touching either side.
-"""
-
-import statistics
-import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
 
 from packhouse.errors import InputError
-from packhouse.evaluation.session_host import SessionHost
-from packhouse.metrics import Metric
+from packhouse.evaluation.records import MetricValue
+from packhouse.metrics import TIMED_TYPES, Metric
 from packhouse.records import Record
+from packhouse.statistics import Interval, bootstrap_interval, percentile_interval, runs_for
 
 MIN_WARMUP = 10
 MIN_RUNS = 100
-BLOCK = 10
-SETTLED = 0.02
-MAX_WARMUP_S = 2.0
-# Runs after which the largest of them reaches the percentile with 95 % confidence: ln(0.05) / ln(p).
-RUNS_FOR = {"p50": 5, "p75": 11, "p90": 29, "p95": 59, "p99": 299, "p999": 2995}
 NS_PER_MS = 1e6
+TAIL_FROM = 75.0  # percentiles from here on are compared over all runs, since a round has too few
+
+Clock = Literal["wall", "cpu"]
+Nanoseconds = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+
+class TimingConfig(Record):
+    """How long candidates are timed, and how they are fed."""
+
+    seconds_per_candidate: float = Field(
+        default=20.0,
+        gt=0,
+        description="Time that the candidates of an accelerator may take together, for each of them; less where all is decided.",
+    )
+    io_binding: bool = Field(
+        default=False,
+        description="Bind inputs and outputs to memory on the device beforehand, so that copies are not timed.",
+    )
 
 
 class TimingPlan(Record):
-    """How long to time: `runs` runs after `warmup` ones, each of `batch_size` samples, within `max_s` seconds."""
+    """How to time: at least `runs` runs of each candidate after `warmup` ones, each of `batch_size` samples.
+
+    All candidates together may take `seconds_per_candidate` seconds for each of them. With `io_binding`, inputs and outputs are
+    bound to memory beforehand, and copies are not timed.
+    """
 
     warmup: int = MIN_WARMUP
     runs: int = MIN_RUNS
     batch_size: int = 1
-    max_s: float = 30.0
+    seconds_per_candidate: float = 20.0
+    io_binding: bool = False
 
     @classmethod
-    def for_metrics(cls, metrics: Sequence[Metric], batch_size: int) -> "TimingPlan":
+    def for_metrics(cls, metrics: Sequence[Metric], batch_size: int, config: TimingConfig | None = None) -> Self:
         """Return a plan that supports every percentile asked for and every count that is configured.
 
         Raises:
             InputError: a configured count is no number.
         """
-        timed = [metric for metric in metrics if metric.type in ("latency", "throughput")]
+        timed = [metric for metric in metrics if metric.type in TIMED_TYPES]
         return cls(
             warmup=max([MIN_WARMUP, *(_configured(metric, "warmup_num") for metric in timed)]),
             runs=max(
                 [
                     MIN_RUNS,
                     *(_configured(metric, "repeat_test_num") for metric in timed),
-                    *(RUNS_FOR.get(metric.sub_type, 0) for metric in timed),
+                    *(needed_runs(metric.sub_type) for metric in timed),
                 ]
             ),
             batch_size=batch_size,
+            **(config or TimingConfig()).model_dump(),
         )
 
 
-def time_alone(host: SessionHost, plan: TimingPlan) -> list[int]:
-    """Return the wall times, in ns, of up to `plan.runs` runs; at least one block of runs however slow they are.
+@dataclass(frozen=True)
+class Timings:
+    """The runs of one candidate, round by round, in ns.
 
-    Warm-up takes at least `plan.warmup` runs, and goes on until the medians of two blocks in a row differ by less than 2 %,
-    or 2 s have passed.
+    `wall_ns` and `cpu_ns` have the shape (rounds, runs a round), and are the time that passed and that the process computed;
+    `rounds` (rounds,) has the number of each round, by which it is paired with other candidates' rounds; `sessions` (rounds,)
+    the number of the session; `kept` (rounds,) is false for rounds that were disturbed.
     """
-    _warm_up(host, plan)
-    samples: list[int] = []
-    deadline = time.monotonic() + plan.max_s
-    while len(samples) < plan.runs and (not samples or time.monotonic() < deadline):
-        samples += host.ask("time", runs=min(BLOCK if not samples else 4 * BLOCK, plan.runs - len(samples)))["samples_ns"]
-    return samples
+
+    wall_ns: Nanoseconds
+    cpu_ns: Nanoseconds
+    rounds: NDArray[np.int64]
+    sessions: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+
+    def save(self, path: Path) -> None:
+        """Write the arrays to an .npz file."""
+        with path.open("wb") as file:
+            np.savez(file, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in arrays.files})
+
+    def of_kept_rounds(self) -> Self:
+        """Return the rounds that were not disturbed."""
+        return type(self)(**{name: array[self.kept] for name, array in vars(self).items()})
+
+    def ns(self, clock: Clock = "wall") -> Nanoseconds:
+        """Return the times by a clock, shape (rounds, runs a round)."""
+        return self.wall_ns if clock == "wall" else self.cpu_ns
+
+    def value(self, metric: Metric, batch_size: int) -> MetricValue:
+        """Return the value of a timed metric over all rounds that were kept, by the wall clock, with its interval."""
+        wall = self.of_kept_rounds().wall_ns
+        needed = needed_runs(metric.sub_type)
+        interval = _interval(metric, wall, batch_size) if wall.size >= needed and len(wall) > 1 else None
+        return MetricValue(
+            value=float(statistic(metric, wall.reshape(1, -1), batch_size)[0]),
+            unit=metric.unit,
+            n=int(wall.size),
+            interval=interval,
+            needed_n=needed,
+        )
 
 
-def statistic(samples_ns: Sequence[int], sub_type: str) -> float:
-    """Return a sub type of the latency metric, in ms: avg, min, max, or a percentile by linear interpolation."""
-    values: np.ndarray[Any, np.dtype[np.float64]] = np.asarray(samples_ns, dtype=np.float64) / NS_PER_MS
-    if sub_type == "avg":
-        return float(values.mean())
-    return float(np.percentile(values, _percentile(sub_type)))
+def statistic(metric: Metric, ns: NDArray[Any], batch_size: int) -> Values:
+    """Return a timed metric of each row of `ns`, shape (rows, runs): latency in ms, throughput in samples per second.
 
-
-def throughput(samples_ns: Sequence[int], sub_type: str, batch_size: int) -> float:
-    """Return a sub type of the throughput metric, in samples per second.
-
-    ``avg`` is all samples over all time; the others are statistics of the rates of the single runs.
+    ``avg`` of the throughput is all samples over all time; its other sub types are statistics of the rates of single runs.
+    Percentiles are interpolated linearly.
     """
-    rates: np.ndarray[Any, np.dtype[np.float64]] = batch_size * 1e9 / np.asarray(samples_ns, dtype=np.float64)
-    if sub_type == "avg":
-        return float(batch_size * 1e9 * len(samples_ns) / sum(samples_ns))
-    return float(np.percentile(rates, _percentile(sub_type)))
+    if metric.sub_type == "avg":
+        return _in_unit(metric, ns.mean(axis=1), batch_size)
+    return np.asarray(np.percentile(_in_unit(metric, ns, batch_size), percentile_of(metric.sub_type), axis=1))
+
+
+def percentile_of(sub_type: str) -> float:
+    """Return the percentile that a sub type names: p95 is 95, p999 is 99.9; the extremes are percentiles too."""
+    if sub_type in ("min", "max"):
+        return 0.0 if sub_type == "min" else 100.0
+    digits = sub_type.removeprefix("p")
+    return float(f"{digits[:2]}.{digits[2:] or 0}")
+
+
+def needed_runs(sub_type: str) -> int:
+    """Return the number of runs from which a sub type is supported: from which its interval exists."""
+    return 2 if sub_type == "avg" else runs_for(percentile_of(sub_type))
+
+
+def is_tail(metric: Metric) -> bool:
+    """Whether a metric looks at the few slowest runs (or highest rates), of which a single round has too few."""
+    return metric.sub_type != "avg" and percentile_of(metric.sub_type) >= TAIL_FROM
+
+
+def _interval(metric: Metric, ns: Nanoseconds, batch_size: int) -> Interval | None:
+    """Return the interval by drawing whole rounds, whose runs depend on each other, or by order statistics if that is wider."""
+    if metric.sub_type in ("min", "max"):
+        return None
+    drawn = bootstrap_interval(lambda rounds: statistic(metric, ns[rounds].reshape(len(rounds), -1), batch_size), len(ns))
+    if metric.sub_type == "avg" or drawn is None:
+        return drawn
+    ordered = percentile_interval(_in_unit(metric, ns.ravel(), batch_size), percentile_of(metric.sub_type))
+    return drawn.hull(ordered) if ordered else drawn
+
+
+def _in_unit(metric: Metric, ns: NDArray[Any], batch_size: int) -> Values:
+    """Return times as latencies in ms, or as rates in samples per second."""
+    return ns / NS_PER_MS if metric.type == "latency" else batch_size * 1e9 / ns
 
 
 def _configured(metric: Metric, setting: str) -> int:
@@ -95,23 +174,3 @@ def _configured(metric: Metric, setting: str) -> int:
     except (TypeError, ValueError, OverflowError) as error:
         where = f"metrics: {metric.name}, metric_config.{setting}"
         raise InputError.at(where, f"{value!r} is no whole number", "give the number of runs") from error
-
-
-def _warm_up(host: SessionHost, plan: TimingPlan) -> None:
-    deadline = time.monotonic() + MAX_WARMUP_S
-    done, previous = 0, 0.0
-    while True:
-        median = statistics.median(host.ask("time", runs=BLOCK)["samples_ns"])
-        done += BLOCK
-        settled = abs(median - previous) <= SETTLED * median
-        if done >= plan.warmup and (settled or time.monotonic() > deadline):
-            return
-        previous = median
-
-
-def _percentile(sub_type: str) -> float:
-    """Return the percentile that a sub type names: p95 is 95, p999 is 99.9; the extremes are percentiles too."""
-    if sub_type in ("min", "max"):
-        return 0.0 if sub_type == "min" else 100.0
-    digits = sub_type.removeprefix("p")
-    return float(f"{digits[:2]}.{digits[2:] or 0}")

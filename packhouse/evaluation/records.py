@@ -1,20 +1,21 @@
 """What is asked of an evaluation, and what comes of it."""
 
+from typing import Literal
+
 from packhouse.accelerators import Accelerator
 from packhouse.artifacts import Artifact
 from packhouse.candidates import Candidate
 from packhouse.evaluation.fingerprint import Fingerprint
-from packhouse.evaluation.latency import TimingPlan
 from packhouse.metrics import Metric
 from packhouse.records import Record, digest_of
 from packhouse.user_code import code_digest
 
 # Raised whenever the same request would give another evaluation than before.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class EvaluationRequest(Record):
-    """Everything that an evaluation depends on. Its `key` is the evaluation's address in the result storage."""
+    """Everything that an evaluation depends on, but for what has to be timed. Its `key` is its address in the result storage."""
 
     candidate: Candidate
     accelerator: Accelerator
@@ -22,7 +23,7 @@ class EvaluationRequest(Record):
     data: Artifact
     input_keys: dict[str, str]
     batch_size: int
-    timing: TimingPlan
+    timing_batch_size: int
     fingerprint: Fingerprint
 
     @property
@@ -47,27 +48,46 @@ class EvaluationRequest(Record):
                 "data": self.data.sha256,
                 "inputs": self.input_keys,
                 "batch_size": self.batch_size,
-                "timing": self.timing.model_dump(mode="json"),
+                "timing_batch_size": self.timing_batch_size,
                 "fingerprint": self.fingerprint.model_dump(mode="json"),
             }
         )
 
 
 class MetricValue(Record):
-    """A measured number: its unit and how many samples it was made of."""
+    """A measured number: its unit, how many samples it was made of, and the interval that it lies in (99 %) if that is known.
+
+    `ordering` stands for the value where candidates of one tournament are put in order: the value of the one that all are
+    compared with, times the ratio to it that was found in pairs, by the clock that ranks. A value that is not supported is of
+    too few samples to be known, and needs `needed_n`.
+    """
 
     value: float
     unit: str
     n: int
+    interval: tuple[float, float] | None = None
+    ordering: float | None = None
+    needed_n: int = 1
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether there are enough samples for the value to be known."""
+        return self.n >= self.needed_n
+
+    @property
+    def rank_value(self) -> float:
+        """What candidates are put in order by."""
+        return self.value if self.ordering is None else self.ordering
 
 
 class Evaluation(Record):
     """What a candidate did on an accelerator, or why it could not. A metric that came out as no finite number is left out.
 
-    `placement` counts nodes per execution provider. `samples` are the raw latencies as an .npy file of int64 nanoseconds in
-    the order of measurement; `predictions` the outputs for all samples, as an .npz file with one array per output name;
-    `sample_outputs` those for the first sample alone, which differ where what else is in a batch matters.
-    `startup_ms` has `session_creation` and `first_inference`. `duration_s` is what the whole evaluation took.
+    `placement` counts nodes per execution provider. `samples` are the raw latencies, as `latency.Timings` saves them; `clock` is
+    what they are compared by with those of the same `tournament`, which is None where they cannot be. `predictions` are the
+    outputs for all samples, as an .npz file with one array per output name; `sample_outputs` those for the first sample alone,
+    which differ where what else is in a batch matters. `startup_ms` has `session_creation` and `first_inference`. `duration_s`
+    is what the evaluation took without the tournament.
     """
 
     candidate: str
@@ -79,6 +99,8 @@ class Evaluation(Record):
     peak_memory_bytes: int | None = None
     timing_batch_size: int = 1
     samples: Artifact | None = None
+    clock: Literal["wall", "cpu"] = "wall"
+    tournament: str | None = None
     predictions: Artifact | None = None
     sample_outputs: Artifact | None = None
     runtime_version: str | None = None

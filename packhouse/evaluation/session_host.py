@@ -19,12 +19,15 @@ POLL_S = 0.5
 
 
 class SessionHost:
-    """A worker process that holds one candidate's session; use it as a context manager."""
+    """A worker process that holds one candidate's session; use it as a context manager.
+
+    An answer may take `timeout_s` seconds.
+    """
 
     def __init__(self, scratch: Path, python: str = sys.executable, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Start the worker with the interpreter `python`; `scratch` takes its messages and is where it works."""
         self._log = scratch / "worker.log"
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [python, "-P", str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=scratch
@@ -48,11 +51,11 @@ class SessionHost:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._died_while(request) from None
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self.timeout_s
         while not select.select([self._process.stdout], [], [], POLL_S)[0]:
             if time.monotonic() > deadline:
                 self._process.kill()
-                raise EvaluationFailed(f"it did not finish {request!r} within {self._timeout_s:g} s and was stopped")
+                raise EvaluationFailed(f"it did not finish {request!r} within {self.timeout_s:g} s and was stopped")
         line = self._process.stdout.readline()
         if not line.endswith(b"\n"):
             raise self._died_while(request)

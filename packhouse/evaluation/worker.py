@@ -6,13 +6,16 @@ standard input as ``{"do": <name>, ...}``; answers go to what was standard outpu
 """
 
 import ctypes
+import functools
+import gc
 import json
 import os
+import resource
 import signal
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,9 @@ import onnxruntime as ort
 CPU = "CPUExecutionProvider"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
+
+# Where inputs and outputs of a provider are bound to, if not to main memory.
+BOUND_DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda", "DmlExecutionProvider": "dml"}
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -51,6 +57,8 @@ class Worker:
         self.data: Arrays = {}
         self.memory_before = 0
         self.next_sample = 0
+        self.is_timed = False
+        self.random = np.random.default_rng()
 
     def read_data(self, path: str, inputs: dict[str, str]) -> dict[str, Any]:
         """Load the samples: `inputs` maps each model input to an array of the file."""
@@ -74,10 +82,16 @@ class Worker:
         options = _session_options(session_options)
         if provider != CPU:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        started = time.perf_counter_ns()
-        self.session = ort.InferenceSession(
-            model, options, providers=[provider], provider_options=[provider_options], enable_fallback=0
+        self._new_session = functools.partial(
+            ort.InferenceSession,
+            model,
+            options,
+            providers=[provider],
+            provider_options=[provider_options],
+            enable_fallback=0,
         )
+        started = time.perf_counter_ns()
+        self.session = self._new_session()
         duration_ns = time.perf_counter_ns() - started
         placement: dict[str, int] = {}
         for subgraph in self.session.get_provider_graph_assignment_info():
@@ -93,25 +107,79 @@ class Worker:
         )
         return {"duration_ns": duration_ns, "placement": placement, "onnxruntime": ort.__version__}
 
-    def prepare_timing(self, batch_size: int) -> dict[str, Any]:
+    def occupy(self, cpus: list[int] | None, priority: int | None) -> dict[str, Any]:
+        """Run on these CPUs only, with a fixed real-time priority, as far as this is allowed; return what came of it.
+
+        Threads that are started from now on inherit both, so this belongs before the session is created.
+        """
+        pinned, scheduler = "not pinned", "SCHED_OTHER"
+        if cpus is not None:
+            try:
+                os.sched_setaffinity(0, cpus)
+                pinned = "CPU " + ", ".join(map(str, cpus))
+            except (OSError, AttributeError) as error:
+                pinned = f"not pinned ({error})"
+        if priority is not None:
+            try:
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+                scheduler = f"SCHED_FIFO {priority}"
+            except (OSError, AttributeError) as error:
+                scheduler = f"SCHED_OTHER (SCHED_FIFO: {error})"
+        return {"pinned": pinned, "scheduler": scheduler}
+
+    def prepare_timing(self, batch_size: int, io_binding: bool = False) -> dict[str, Any]:
         """Cut the samples into the feeds that will be timed, and time the first inference of the session."""
         size = self.fixed_batch or batch_size
         limit = max(1, 256 // size) * size
         self.feeds = [feed for feed, _ in self._batches(size, limit)]
-        self.output_names = [value.name for value in self.session.get_outputs()]
-        return {"duration_ns": self.time(1)["samples_ns"][0], "batch_size": size}
+        self.is_bound = io_binding
+        self._make_calls()
+        return {"duration_ns": self.time(1)["wall_ns"][0], "batch_size": size}
 
-    def time(self, runs: int) -> dict[str, Any]:
-        """Run `runs` times, cycling through the feeds, and return each run's wall time in nanoseconds."""
-        run, names, clock = self.session.run, self.output_names, time.perf_counter_ns
-        feeds = [self.feeds[(self.next_sample + index) % len(self.feeds)] for index in range(runs)]
-        samples = []
-        for feed in feeds:
-            started = clock()
-            run(names, feed)
-            samples.append(clock() - started)
-        self.next_sample += runs
-        return {"samples_ns": samples}
+    def renew_session(self, warmup: int, settled: float, max_s: float) -> dict[str, Any]:
+        """Replace the session by a new one, elsewhere in memory, and warm it up; return the median of its last runs in ns.
+
+        Warm-up takes `warmup` runs at least, and until the medians of two blocks in a row differ by no more than the share
+        `settled`, or `max_s` seconds have passed.
+        """
+        if self.is_timed:
+            self._release_session()
+            self.padding = np.ones(int(self.random.integers(1, 1 << 18)), np.uint8)
+            self.session = self._new_session()
+            self._make_calls()
+        self.is_timed = True
+        block, done, previous = min(warmup, 10), 0, 0.0
+        deadline = time.monotonic() + max_s
+        while True:
+            median = float(np.median(self.time(block)["wall_ns"]))
+            done += block
+            if done >= warmup and (abs(median - previous) <= settled * median or time.monotonic() > deadline):
+                return {"median_ns": median}
+            previous = median
+
+    def time(self, runs: int, lead_in: int = 0) -> dict[str, Any]:
+        """Run `runs` times, after `lead_in` times that do not count, cycling through the feeds.
+
+        Returned are the wall time and the CPU time of this process for each run, in ns; the CPU time of all of it; and how
+        often the system took the CPU away meanwhile.
+        """
+        calls = [self.calls[(self.next_sample + index) % len(self.calls)] for index in range(lead_in + runs)]
+        wall, cpu = time.perf_counter_ns, time.process_time_ns
+        walls, cpus = [], []
+        began = cpu()
+        for call in calls[:lead_in]:
+            call()
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        for call in calls[lead_in:]:
+            cpu_started = cpu()
+            started = wall()
+            call()
+            ended = wall()
+            cpus.append(cpu() - cpu_started)
+            walls.append(ended - started)
+        self.next_sample += lead_in + runs
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
+        return {"wall_ns": walls, "cpu_ns": cpus, "turn_cpu_ns": cpu() - began, "involuntary_switches": switches}
 
     def predict(self, batch_size: int, output: str, samples: int | None = None) -> dict[str, Any]:
         """Run all samples, or the first so many, and write the outputs as arrays to the .npz file `output`."""
@@ -130,9 +198,39 @@ class Worker:
                     np.lib.format.write_array(member, _storable(array), allow_pickle=False)
         return {"outputs": list(arrays)}
 
+    def _make_calls(self) -> None:
+        """Make one call for each feed, so that nothing but the runtime's work is between two readings of the clock."""
+        names = [value.name for value in self.session.get_outputs()]
+        if not self.is_bound:
+            self.calls = [functools.partial(self.session.run, names, feed) for feed in self.feeds]
+            return
+        self.calls = [self._bound_call(names, feed) for feed in self.feeds]
+
+    def _bound_call(self, names: list[str], feed: Arrays) -> Callable[[], None]:
+        """Return a call whose inputs and outputs are bound to memory on the device."""
+        device = BOUND_DEVICES.get(self.session.get_providers()[0], "cpu")
+        binding = self.session.io_binding()
+        for name, array in feed.items():
+            if array.dtype == object:
+                raise Refused(f"its input {name!r} holds texts, which cannot be bound; set timing.io_binding: false")
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
+        for name in names:
+            binding.bind_output(name, device)
+        self.session.run_with_iobinding(binding)
+        outputs = binding.get_outputs()
+        binding.clear_binding_outputs()
+        for name, output in zip(names, outputs, strict=True):
+            binding.bind_ortvalue_output(name, output)
+        return functools.partial(self.session.run_with_iobinding, binding)
+
     def peak_memory(self) -> dict[str, Any]:
         """Return how far resident memory rose above what it was before the session, in bytes."""
         return {"bytes": max(0, resident_bytes("VmHWM") - self.memory_before)}
+
+    def _release_session(self) -> None:
+        self.calls = []
+        del self.session
+        gc.collect()
 
     def _batches(self, size: int, limit: int | None = None, *, fill_last: bool = True) -> Iterator[tuple[Arrays, int]]:
         """Yield feeds of `size` samples and how many of them are new; the last one may be filled up from the start.

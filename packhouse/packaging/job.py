@@ -8,19 +8,24 @@ from packhouse.artifacts import Artifact, ArtifactStore
 from packhouse.candidates import Candidate
 from packhouse.evaluation.fingerprint import Fingerprint
 from packhouse.evaluation.records import Evaluation
+from packhouse.evaluation.tournament import Summary
 from packhouse.metrics import Metric
 from packhouse.ranking import Ranked, Ranking
 from packhouse.records import Record
 
 
 class PackagingJob(Record):
-    """Everything that a package may be made of: the same for all types of one release."""
+    """Everything that a package may be made of: the same for all types of one release.
+
+    `tournaments` has how timing went, by accelerator; those on which nothing was timed are left out.
+    """
 
     candidates: tuple[Candidate, ...]
     accelerators: tuple[Accelerator, ...]
     metrics: tuple[Metric, ...]
     baseline: str | None
     evaluations: tuple[Evaluation, ...]
+    tournaments: dict[str, Summary]
     overall: Ranking
     by_accelerator: dict[str, Ranking]
     data: Artifact

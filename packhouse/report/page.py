@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from packhouse.accelerators import SessionSettings
 from packhouse.artifacts import ArtifactStore
 from packhouse.candidates import TensorInfo
+from packhouse.evaluation.tournament import Summary
 from packhouse.metrics import Goal, Metric
 from packhouse.packaging.job import PackagingJob
 from packhouse.ranking import Ranked
@@ -43,6 +44,7 @@ def report_html(release: Release, store: ArtifactStore) -> str:
         "goal_text": goal_text,
         "reading": reading,
         "settings_texts": settings_texts,
+        "timing_text": timing_text,
     }
     template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
     job = release.job
@@ -77,6 +79,20 @@ def settings_texts(settings: SessionSettings) -> list[str]:
     options = settings.session_options.model_dump(exclude_none=True)
     extra = options.pop("extra_session_config", {})
     return [f"{name}={value}" for name, value in {**settings.provider_options, **options, **extra}.items()]
+
+
+def timing_text(timing: Summary) -> str:
+    """Return how a tournament went, in words."""
+    verdict = {
+        "decided": "the order by time is decided",
+        "undecided": f"the order by time is not decided wholly: {timing.cause}",
+        "unstable": f"the times are not to be relied on, and count as tied: {timing.cause}",
+    }[timing.state]
+    clock = "CPU time, since the CPU was shared with other work" if timing.clock == "cpu" else "wall time"
+    return (
+        f"Timed in {timing.rounds} rounds, {timing.dropped_rounds} of them dropped as disturbed, with {timing.sessions} sessions "
+        f"each: {verdict}. Compared by {clock}; {timing.pinned}, {timing.scheduler}; load {timing.load:.1f}."
+    )
 
 
 def tensor_text(tensor: TensorInfo) -> str:

@@ -7,6 +7,7 @@ draws with the stand-ins in `COLOURS`, and `_for_page` replaces them.
 import html
 import math
 import re
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from packhouse.artifacts import ArtifactStore
 from packhouse.errors import ArtifactError
-from packhouse.evaluation.latency import NS_PER_MS
+from packhouse.evaluation.latency import NS_PER_MS, Timings
 from packhouse.evaluation.records import Evaluation
 from packhouse.metrics import QUALITY_TYPES, TIMED_TYPES, Metric
 from packhouse.packaging.job import PackagingJob
@@ -219,15 +220,14 @@ def tradeoff_svg(job: PackagingJob, spec: str) -> str:
 
 
 def read_samples(evaluation: Evaluation, store: ArtifactStore) -> Samples | None:
-    """Return the raw latencies in ms, or None where there are none: not timed, no longer in the store, or unreadable."""
+    """Return the latencies of undisturbed rounds in ms; None if there are none, no longer in the store, or unreadable."""
     if evaluation.samples is None:
         return None
     try:
-        samples = np.load(store.path(evaluation.samples.sha256), allow_pickle=False)
-    except (ArtifactError, OSError, ValueError, EOFError):
+        samples = Timings.load(store.path(evaluation.samples.sha256)).of_kept_rounds().wall_ns
+    except (ArtifactError, OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         return None
-    is_usable = isinstance(samples, np.ndarray) and samples.size and samples.dtype.kind in "iuf"
-    return samples.astype(np.float64).ravel() / NS_PER_MS if is_usable else None
+    return samples.ravel() / NS_PER_MS if samples.size else None
 
 
 def timed(job: PackagingJob, spec: str, store: ArtifactStore) -> list[tuple[Entry, Samples]]:

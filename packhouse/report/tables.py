@@ -1,9 +1,11 @@
 """Rankings and their reasons as rows and text, for the Prefect UI, the terminal and the report alike."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from packhouse.evaluation.records import MetricValue
+from packhouse.evaluation.timing import TimingOutcome
 from packhouse.metrics import Metric
 from packhouse.packaging.job import PackagingJob
 from packhouse.ranking import Ranked, Ranking, Unranked
@@ -16,7 +18,7 @@ def ranking_rows(job: PackagingJob, ranking: Ranking) -> list[dict[str, Any]]:
     entries: list[Ranked | Unranked] = [*ranking.ranked, *ranking.unranked]
     for entry in entries:
         evaluation = job.evaluation_of(entry.candidate, entry.accelerator)
-        values = [(metric, shown(evaluation.values.get(metric.name))) for metric in metrics]
+        values = [(metric, measured(evaluation.metrics.get(metric.name))) for metric in metrics]
         place, why = (entry.rank, entry.decided_by) if isinstance(entry, Ranked) else (entry.status, entry.reason)
         rows.append(
             {
@@ -52,6 +54,40 @@ def by_priority(metrics: Iterable[Metric]) -> list[Metric]:
     return sorted(metrics, key=lambda metric: metric.priority if metric.priority > 0 else math.inf)
 
 
+def standing_rows(outcome: TimingOutcome, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return one row per candidate of a tournament: its metrics with their intervals, and the number of runs."""
+    return [
+        {
+            "candidate": names[item.candidate],
+            **{f"{name} ({value.unit})": measured(value) for name, value in item.metrics.items()},
+            "runs": max((value.n for value in item.metrics.values()), default=0),
+            "failure": item.failure or "",
+        }
+        for item in outcome.candidates
+    ]
+
+
+def measured(value: MetricValue | None) -> str:
+    """Return a measured number as people read it, with half of its interval's width; or that it is not known."""
+    if value is None:
+        return shown(None)
+    if not value.is_supported:
+        return f"not supported by n = {value.n}"
+    if value.interval is None:
+        return shown(value.value)
+    low, high = value.interval
+    margin = max(high - value.value, value.value - low)
+    return f"{_to_the_margin(value.value, margin)} ± {margin:.2g}"
+
+
+def _to_the_margin(value: float, margin: float) -> str:
+    """Return a number with as many decimals as its margin of error makes sense of."""
+    if margin <= 0 or not math.isfinite(margin):
+        return shown(value)
+    decimals = max(0, 1 - math.floor(math.log10(margin)))
+    return f"{value:.{min(decimals, 12)}f}"
+
+
 def shown(value: float | None) -> str:
     """Return a number as people read it: five digits, whole numbers in full; a dash where there is none."""
     if value is None or math.isnan(value):
@@ -72,6 +108,6 @@ def shown_bytes(value: float | None) -> str:
     return f"{value:.4g} TB"
 
 
-def reading(metric: Metric, value: float | None) -> str:
+def reading(metric: Metric, value: MetricValue | None) -> str:
     """Return a value of a metric as it stands in a column that names the unit; sizes bring their own."""
-    return shown_bytes(value) if metric.unit == "B" else shown(value)
+    return shown_bytes(value.value if value else None) if metric.unit == "B" else measured(value)
