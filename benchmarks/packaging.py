@@ -37,7 +37,7 @@ from packhouse.output import OutputFolder
 from packhouse.packaging import PackagingJob, Workplace
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.plan import prepare
-from packhouse.release import Package, decide
+from packhouse.release import Grading, Package, decide
 
 CANDIDATES = 4
 ROWS = 1024
@@ -87,7 +87,7 @@ def received_job(candidates: Path, store: ArtifactStore) -> PackagingJob:
     """Take the candidates into the store and return what a package is made of, with made-up evaluations."""
     config = PackhouseConfig(candidates=FolderSource(path=candidates), metrics=(LATENCY,), output_dir=candidates)
     plan = prepare(config).receive(store)
-    evaluations = (
+    evaluations = tuple(
         Evaluation(
             candidate=request.candidate.digest,
             accelerator=request.accelerator.spec,
@@ -95,7 +95,7 @@ def received_job(candidates: Path, store: ArtifactStore) -> PackagingJob:
         )
         for place, request in enumerate(plan.requests, start=1)
     )
-    return decide(plan, tuple(evaluations))
+    return decide(plan, [Grading(accelerator=plan.requests[0].accelerator.spec, evaluations=evaluations)])
 
 
 def package_and_publish(job: PackagingJob, store: ArtifactStore, folder: Path) -> None:

@@ -141,8 +141,8 @@ class SubType(Record):
     goal: Goal | None = Field(default=None, title="Goal", description="What a candidate must reach to be ranked.")
     tolerance: float | str | None = Field(
         default=None,
-        description="Difference that counts as a tie: a number in the metric's unit, a per cent text such as 2%, or 0 to order by "
-        "the plain values. Default: 2% for latency and throughput; for accuracy whatever is not significant; else 0.",
+        description="Difference that counts as a tie: a number in the metric's unit, a per cent text such as 2%, or 0 to order "
+        "by the plain values. Default: 2% for latency and throughput; for accuracy whatever is not significant; else 0.",
     )
     metric_config: dict[str, Any] = Field(
         default={},

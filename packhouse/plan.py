@@ -12,8 +12,9 @@ from packhouse.artifacts import Artifact, ArtifactStore, measure, storing
 from packhouse.candidates import Candidate, FoundModel, identify, receive
 from packhouse.config import PackhouseConfig
 from packhouse.errors import InputError, Problem
-from packhouse.evaluation.data import Dataset, input_keys, select, zeros
+from packhouse.evaluation.data import DataConfig, Dataset, input_keys, select
 from packhouse.evaluation.fingerprint import fingerprint
+from packhouse.evaluation.generated import generate
 from packhouse.evaluation.latency import TimingPlan
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.evaluation.timing import TimingRequest, in_question
@@ -95,9 +96,9 @@ def prepare(config: PackhouseConfig) -> Prepared:
     baseline = _baseline(config, candidates)
     metrics = config.flat_metrics
     needs_labels = any(metric.type in QUALITY_TYPES for metric in metrics)
-    dataset = select(config.data, candidates, needs_labels) if config.data else zeros(candidates)
+    samples = config.data or DataConfig()
+    dataset = generate(samples, candidates) if samples.is_generated else select(samples, candidates, needs_labels)
     data = _artifact_of(dataset)
-    batch_size, timing_batch_size = (config.data.batch_size, config.data.timing_batch_size) if config.data else (1, 1)
     requests = tuple(
         EvaluationRequest(
             candidate=candidate,
@@ -105,8 +106,8 @@ def prepare(config: PackhouseConfig) -> Prepared:
             metrics=tuple(metric for metric in metrics if metric.type not in TIMED_TYPES),
             data=data,
             input_keys=input_keys(dataset.inputs),
-            batch_size=batch_size,
-            timing_batch_size=timing_batch_size,
+            batch_size=samples.batch_size,
+            timing_batch_size=samples.timing_batch_size,
             fingerprint=fingerprint(),
         )
         for accelerator in config.accelerators
@@ -118,7 +119,7 @@ def prepare(config: PackhouseConfig) -> Prepared:
         baseline=baseline,
         data=data,
         input_keys=input_keys(dataset.inputs),
-        timing=TimingPlan.for_metrics(metrics, timing_batch_size, config.timing),
+        timing=TimingPlan.for_metrics(metrics, samples.timing_batch_size, config.timing),
         requests=requests,
     )
     return Prepared(plan, models, dataset)

@@ -1,8 +1,8 @@
 """Rank candidates by metric priority, with ties.
 
-A candidate is behind another where a metric's difference exceeds the tolerance with confidence; otherwise they are tied, and the
-next priority decides. Pure functions over evaluations: no orchestrator, no clock; what there is to know about a difference comes
-from the `Compare` that they are given.
+A candidate is behind another where a metric's difference exceeds the tolerance with confidence; otherwise they are tied, and
+the next priority decides. Pure functions over evaluations: no orchestrator, no clock; what there is to know about a difference
+comes from the `Compare` that they are given.
 """
 
 import math
@@ -43,9 +43,9 @@ class Objective(Record):
     """What the first places are given for: the metrics by priority, the Pareto front, or a weighted sum.
 
     With ``pareto``, candidates that no other one dominates come first, then those that only they dominate, and so on; one
-    dominates another if it is better on some metric and worse on none, with confidence. With `weights`, candidates are ordered by
-    the sum of their distances from the best value of each metric, relative to it, times the metric's weight. Within a front, or
-    among those whose sums are tied, priorities decide.
+    dominates another if it is better on some metric and worse on none, with confidence. With `weights`, candidates are ordered
+    by the sum of their distances from the best value of each metric, relative to it, times the metric's weight. Within a front,
+    or among those whose sums are tied, priorities decide.
     """
 
     kind: Literal["priority", "pareto"] = "priority"

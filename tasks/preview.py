@@ -42,9 +42,7 @@ class PlannedEvaluation:
 
 @dataclass(frozen=True)
 class PlannedTiming:
-    """A tournament of the plan; who takes part, and whether it is in the result storage, is known only where all evaluations
-    are (else None).
-    """
+    """A tournament of the plan: who takes part, and whether it is in the result storage; None while evaluations are to do."""
 
     accelerator: str
     candidates: tuple[str, ...] | None

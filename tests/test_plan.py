@@ -13,6 +13,7 @@ from packhouse.errors import ArtifactError, InputError, Problem
 from packhouse.plan import Plan, Prepared, prepare
 from tests.candidates.test_model_file import as_nobody, tree
 from tests.classifiers import write_classifier, write_family, write_points
+from tests.evaluation.models import floats, write_constant, write_identity
 
 ACCURACY = {"name": "accuracy", "type": "accuracy", "sub_types": [{"name": "accuracy_score", "priority": 1}]}
 LATENCY = {"name": "latency", "type": "latency", "sub_types": [{"name": "p99", "priority": 2}]}
@@ -75,13 +76,12 @@ class TestPlan:
 
         assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
-    def test_without_data_takes_one_sample_of_zeros(self, document: Document) -> None:
-        del document["data"]
+    @pytest.mark.parametrize(("data", "batch_size"), [(None, 1), ({}, 1), ({"timing_batch_size": 4}, 4)])
+    def test_without_samples_makes_some_up(self, document: Document, data: Document | None, batch_size: int) -> None:
+        found = prepared(document, metrics=[LATENCY], data=data)
 
-        found = prepared(document, metrics=[LATENCY])
-
-        assert found.dataset.inputs["x"].tolist() == [[0.0, 0.0]]
-        assert {(request.batch_size, request.timing.batch_size) for request in found.plan.requests} == {(1, 1)}
+        assert found.dataset.inputs["x"].shape == (16, 2)
+        assert {request.timing.batch_size for request in found.plan.requests} == {batch_size}
 
     def test_needs_no_labels_where_nothing_is_judged(self, document: Document) -> None:
         del document["data"]["labels"]
@@ -233,6 +233,32 @@ class TestProblems:
         (problem,) = problems_of(document, metrics=[{"name": "time", "type": "latency", "sub_types": [sub_type]}])
 
         assert problem.where == "metrics: time-avg, metric_config.repeat_test_num"
+
+    @pytest.mark.parametrize("data", [None, {"shapes": {}}])
+    def test_a_dimension_without_a_size(self, document: Document, tmp_path: Path, data: Document | None) -> None:
+        write_identity(tmp_path / "project" / "models" / "turned-0.0.onnx", {"x": floats("n", "length")})
+        (tmp_path / "project" / "models" / "turned-0.5.onnx").unlink()
+
+        (problem,) = problems_of(document, metrics=[LATENCY], data=data)
+
+        assert problem.what == "the input 'x' has the dynamic dimension 'length' on axis 1, and nothing says its size"
+
+    def test_a_candidate_without_inputs(self, document: Document, tmp_path: Path) -> None:
+        write_constant(tmp_path / "project" / "models" / "fixed.onnx")
+
+        (problem,) = problems_of(document, metrics=[LATENCY], data=None)
+
+        assert problem.where == "candidates: fixed"
+
+    @pytest.mark.parametrize(
+        ("data", "what"),
+        [
+            (None, "is not set, and accuracy-accuracy_score needs labelled samples"),
+            ({"timing_batch_size": 2}, "has neither a path nor a function, and accuracy-accuracy_score needs labelled samples"),
+        ],
+    )
+    def test_quality_without_labelled_samples(self, document: Document, data: Document | None, what: str) -> None:
+        assert problems_of(document, data=data) == [Problem("data", what, "give data.path and data.labels")]
 
     def test_candidates_that_are_not_there(self, document: Document, tmp_path: Path) -> None:
         (problem,) = problems_of(document, candidates={"type": "folder", "path": str(tmp_path / "none")})

@@ -28,7 +28,7 @@ class PackhouseConfig(Record):
     data: DataConfig | None = Field(
         default=None,
         title="Data",
-        description="Labelled samples; without them only latency, size and memory can be measured.",
+        description="Labelled samples; on generated ones only latency, throughput, size, memory and start-up are measured.",
     )
     accelerators: tuple[Accelerator, ...] = Field(
         default=(Accelerator(),), min_length=1, description="What the candidates are graded on, each on its own."
@@ -99,8 +99,10 @@ class PackhouseConfig(Record):
         relative = [metric.name for metric in metrics if metric.goal and metric.goal.is_relative]
         if relative and self.baseline is None:
             yield f"baseline: is not set, and the goal of {relative[0]} is relative to it; name a candidate"
-        if self.data is None and (quality := [metric.name for metric in metrics if metric.type in QUALITY_TYPES]):
-            yield f"data: is not set, and {quality[0]} needs labelled samples; give data.path and data.labels"
+        quality = [metric.name for metric in metrics if metric.type in QUALITY_TYPES]
+        if quality and (self.data is None or self.data.is_generated):
+            found = "is not set" if self.data is None else "has neither a path nor a function"
+            yield f"data: {found}, and {quality[0]} needs labelled samples; give data.path and data.labels"
 
     @property
     def flat_metrics(self) -> tuple[Metric, ...]:

@@ -1,14 +1,18 @@
-"""The labelled samples that candidates are evaluated on: from .npz, .parquet or a user's function."""
+"""The labelled samples that candidates are evaluated on: from .npz, .parquet or a user's function.
 
+Where there are none, `packhouse.evaluation.generated` makes some up.
+"""
+
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from packhouse.candidates import Candidate, TensorInfo
 from packhouse.errors import InputError, Problem
@@ -19,10 +23,16 @@ LABELS_KEY = "labels"
 # What numpy and pyarrow raise for files that are missing, truncated, or something else.
 READ_ERRORS = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 Array = np.ndarray[Any, np.dtype[Any]]
+# The types of inputs that take numbers, as far as arrays can have them.
+NUMBERS = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "float16", "float32", "float64")
+Size = Annotated[int, Field(ge=0)]
 
 
 class DataConfig(Record):
-    """Where the samples are, and which arrays are inputs, labels and ids. Axis 0 of every array is the sample."""
+    """Where the samples are, and which arrays are inputs, labels and ids. Axis 0 of every array is the sample.
+
+    With neither a path nor a function, samples are generated, for timing only.
+    """
 
     path: Path | None = Field(default=None, description="An .npz file of arrays, or a .parquet file of columns.")
     function: str | None = Field(
@@ -37,11 +47,37 @@ class DataConfig(Record):
     ids: str | None = Field(default=None, description="Array or column that identifies each sample; else its position.")
     batch_size: int = Field(default=32, ge=1, description="Samples per inference when quality is evaluated.")
     timing_batch_size: int = Field(default=1, ge=1, description="Samples per inference when latency is measured.")
+    shapes: dict[str, Size | Annotated[tuple[Size, ...], Field(min_length=1)]] = Field(
+        default={},
+        description="For generated samples: dynamic dimension → its size in all inputs, or input → its whole shape as a list.",
+    )
+    ranges: dict[str, Annotated[tuple[float, ...], Field(min_length=2, max_length=2)]] = Field(
+        default={},
+        description="For generated samples: input → least and greatest value; by default 0 and 1 for integers, "
+        "and a standard normal distribution for other numbers.",
+    )
+
+    @field_validator("ranges")
+    @classmethod
+    def _ranges_are_ordered(cls, value: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        for name, (least, greatest) in value.items():
+            if not -math.inf < least <= greatest < math.inf:
+                raise ValueError(f"{name!r} has the range {least:g} to {greatest:g}; write the least value, then the greatest")
+        return value
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether the samples come from nowhere, so that they have to be made up."""
+        return self.path is None and self.function is None
 
     @model_validator(mode="after")
     def _one_origin(self) -> "DataConfig":
-        if (self.path is None) == (self.function is None):
+        if self.path is not None and self.function is not None:
             raise ValueError("data come from either a path or a function; give one of them")
+        if self.is_generated and (self.inputs or self.labels or self.ids):
+            raise ValueError("inputs, labels and ids name arrays of a path or a function; give one of them")
+        if not self.is_generated and (self.shapes or self.ranges):
+            raise ValueError("shapes and ranges are for generated samples, and these are given; leave them out")
         if self.path is not None and self.path.suffix not in (".npz", ".parquet"):
             raise ValueError(f"{self.path} is neither .npz nor .parquet; convert it, or give a function that reads it")
         return self
@@ -91,7 +127,7 @@ def select(config: DataConfig, candidates: Sequence[Candidate], needs_labels: bo
     Raises:
         InputError: an array is missing, has the wrong length, shape or kind, or holds what a model cannot take.
     """
-    signature = _signature(candidates)
+    signature = inputs_of(candidates)
     selection = _Selection(config.load())
     for name in sorted(config.inputs.keys() - signature.keys()):
         remedy = f"the candidates' inputs are {', '.join(sorted(signature))}"
@@ -146,7 +182,7 @@ class _Selection:
         picked = [column for column in columns if column is not None]
         if len(picked) < len(columns):
             return None
-        shapes = sorted({_shown(column.shape) for column in picked})
+        shapes = sorted({shape_text(column.shape) for column in picked})
         if len(shapes) != 1:
             what = f"is made of columns of the shapes {' and '.join(shapes)}" if shapes else "is made of no columns"
             self.problems.append(Problem(where, what, "name columns of one shape"))
@@ -166,28 +202,24 @@ class _Selection:
         return count
 
 
-def zeros(candidates: Sequence[Candidate]) -> Dataset:
-    """Return one sample of zeros, with 1 for every dynamic dimension: enough to time, not to judge."""
-    inputs = {
-        name: np.zeros([1, *(size if isinstance(size, int) else 1 for size in value.shape[1:])], _numpy_type(value))
-        for name, (value, *_) in _signature(candidates).items()
-    }
-    return Dataset(inputs, None, np.arange(1))
+def inputs_of(candidates: Sequence[Candidate]) -> dict[str, list[TensorInfo]]:
+    """Return, for each input name, the different ways in which candidates declare it.
 
-
-def _signature(candidates: Sequence[Candidate]) -> dict[str, list[TensorInfo]]:
-    """Return, for each input name, the different ways in which candidates declare it."""
-    signature: dict[str, list[TensorInfo]] = {}
+    Raises:
+        InputError: a candidate has no inputs.
+    """
+    remedy = "leave it out, or export it with what it computes on as an input"
+    problems = [
+        Problem(f"candidates: {candidate.name}", "has no inputs, so there is nothing to run it on", remedy)
+        for candidate in candidates
+        if not candidate.inputs
+    ]
+    if problems:
+        raise InputError(problems)
+    declared: dict[str, list[TensorInfo]] = {}
     for value in dict.fromkeys(value for candidate in candidates for value in candidate.inputs):
-        signature.setdefault(value.name, []).append(value)
-    return signature
-
-
-def _numpy_type(value: TensorInfo) -> np.dtype[Any]:
-    try:
-        return np.dtype(value.dtype)
-    except TypeError:  # a sequence or map, which the worker refuses for the candidates that take one
-        return np.dtype(np.float32)
+        declared.setdefault(value.name, []).append(value)
+    return declared
 
 
 def _misfits(value: TensorInfo, array: Array) -> list[Problem]:
@@ -196,17 +228,37 @@ def _misfits(value: TensorInfo, array: Array) -> list[Problem]:
         not isinstance(wanted, int) or wanted == found for wanted, found in zip(value.shape[1:], array.shape[1:], strict=True)
     )
     if not fits:
-        what = f"has the shape {_shown(array.shape)}, and the model takes {_shown(value.shape)}"
+        what = f"has the shape {shape_text(array.shape)}, and the model takes {shape_text(value.shape)}"
         return [Problem(where, what, "reshape the array; axis 0 is the sample")]
     if array.dtype.kind not in ("U" if value.dtype == "str" else "fiub"):
         remedy = "store texts" if value.dtype == "str" else "store numbers"
         return [Problem(where, f"holds {array.dtype}, and the model takes {value.dtype}", remedy)]
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return [Problem(where, "holds values that are not finite", "remove or replace NaN and infinity")]
+    if (wrong := _lost_in(value.dtype, array)) is not None:
+        return [Problem(where, f"holds {wrong}, which does not fit the model's {value.dtype}", "store values that do")]
     return []
 
 
-def _shown(shape: Sequence[int | str | None]) -> str:
+def _lost_in(dtype: str, array: Array) -> bool | float | None:
+    """Return a number of the array that would be another one, not just less precise, in the type of an input."""
+    if dtype not in NUMBERS or not array.size:
+        return None
+    kind = np.dtype(dtype).kind
+    if kind == "f":
+        with np.errstate(over="ignore"):
+            lost = array[~np.isfinite(array.astype(dtype))]
+    elif array.dtype.kind == "f" and (fractions := array[array != np.trunc(array)]).size:
+        lost = fractions
+    else:
+        least, greatest = (0, 1) if kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+        lost = np.array([value for value in (array.min(), array.max()) if not least <= int(value) <= greatest])
+    number: bool | float | None = lost[0].item() if lost.size else None
+    return number
+
+
+def shape_text(shape: Sequence[int | str | None]) -> str:
+    """Return a shape as errors show it: ``?×2``."""
     return "×".join(str(size) if isinstance(size, int) else "?" for size in shape) or "of a single value"
 
 

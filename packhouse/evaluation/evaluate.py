@@ -79,7 +79,12 @@ def _compute(request: EvaluationRequest, host: SessionHost, store: ArtifactStore
     """Return the evaluation without what has to be timed."""
     candidate, data = request.candidate, store.path(request.data.sha256)
     created = open_session(
-        host, candidate, request.accelerator, data, request.input_keys, lay_out(candidate, store, scratch / "model")
+        host,
+        candidate,
+        request.accelerator,
+        data=data,
+        input_keys=request.input_keys,
+        model=lay_out(candidate, store, scratch / "model"),
     )
     first = host.ask("prepare_timing", batch_size=request.timing_batch_size)
     say("running the samples")
@@ -115,6 +120,7 @@ def open_session(
     host: SessionHost,
     candidate: Candidate,
     accelerator: Accelerator,
+    *,
     data: Path,
     input_keys: Mapping[str, str],
     model: Path,

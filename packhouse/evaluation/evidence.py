@@ -44,7 +44,8 @@ class Evidence:
         if not (best.metrics[metric.name].is_supported and other.metrics[metric.name].is_supported):
             return None
         timings = self._timings(best.samples.sha256), self._timings(other.samples.sha256)
-        return paired_effect(metric, *timings, best.clock, (best.timing_batch_size, other.timing_batch_size), confidence)
+        sizes = best.timing_batch_size, other.timing_batch_size
+        return paired_effect(metric, *timings, clock=best.clock, batch_sizes=sizes, confidence=confidence)
 
     def _judged(self, metric: Metric, best: Evaluation, other: Evaluation, confidence: float) -> Effect:
         effect = compare_values(metric, best, other)

@@ -31,7 +31,7 @@ class TimingConfig(Record):
     seconds_per_candidate: float = Field(
         default=20.0,
         gt=0,
-        description="Time that the candidates of an accelerator may take together, for each of them; less where all is decided.",
+        description="Time that the candidates of an accelerator may take together, for each of them.",
     )
     io_binding: bool = Field(
         default=False,

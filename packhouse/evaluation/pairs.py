@@ -14,7 +14,8 @@ def paired_effect(
     metric: Metric,
     best: Timings,
     other: Timings,
-    clock: Clock,
+    *,
+    clock: Clock = "wall",
     batch_sizes: tuple[int, int] = (1, 1),
     confidence: float = CONFIDENCE,
 ) -> Effect:

@@ -15,7 +15,7 @@ PROTOCOL_VERSION = 2
 
 
 class EvaluationRequest(Record):
-    """Everything that an evaluation depends on, but for what has to be timed. Its `key` is its address in the result storage."""
+    """Everything that an evaluation depends on. Its `key` is the evaluation's address in the result storage."""
 
     candidate: Candidate
     accelerator: Accelerator
@@ -83,8 +83,8 @@ class MetricValue(Record):
 class Evaluation(Record):
     """What a candidate did on an accelerator, or why it could not. A metric that came out as no finite number is left out.
 
-    `placement` counts nodes per execution provider. `samples` are the raw latencies, as `latency.Timings` saves them; `clock` is
-    what they are compared by with those of the same `tournament`, which is None where they cannot be. `predictions` are the
+    `placement` counts nodes per execution provider. `samples` are the raw latencies, as `latency.Timings` saves them; `clock`
+    is what they are compared by with those of the same `tournament`, which is None where they cannot be. `predictions` are the
     outputs for all samples, as an .npz file with one array per output name; `sample_outputs` those for the first sample alone,
     which differ where what else is in a batch matters. `startup_ms` has `session_creation` and `first_inference`. `duration_s`
     is what the evaluation took without the tournament.

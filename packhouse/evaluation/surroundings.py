@@ -20,9 +20,10 @@ class Surroundings(Record):
     """What was seen during one round; shares are of the round's time, and 1.0 is all of it, or one CPU.
 
     `pressure` is the share in which some process waited for a CPU, `foreign` what others than the candidates computed (in steps
-    of 10 ms), `steal` what the hypervisor took, `throttled` the share in which the control group was held back. `load` is the load average, `running` the number of processes that wanted a CPU at the
-    end of the round, `mhz` the clock of the CPU. `switches` and `stalled` are of the candidate that had most of it: how often
-    the CPU was taken away, and the share of its turn in which it had none.
+    of 10 ms), `steal` what the hypervisor took, `throttled` the share in which the control group was held back. `load` is the
+    load average, `running` the number of processes that wanted a CPU at the end of the round, `mhz` the clock of the CPU.
+    `switches` and `stalled` are of the candidate that had most of it: how often the CPU was taken away, and the share of its
+    turn in which it had none.
     """
 
     began_ns: int

@@ -12,7 +12,7 @@ from packhouse.errors import EvaluationFailed
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.evaluate import open_session
 from packhouse.evaluation.fingerprint import Fingerprint
-from packhouse.evaluation.latency import TimingPlan, Timings
+from packhouse.evaluation.latency import TimingPlan
 from packhouse.evaluation.records import Evaluation, MetricValue
 from packhouse.evaluation.session_host import SessionHost
 from packhouse.evaluation.surroundings import PRIORITY, cpus_for
@@ -138,92 +138,91 @@ def time_candidates(
         ExitStack() as running,
     ):
         say("creating the sessions")
-        hosts, failures, batch_sizes, ownership = {}, {}, {}, {"pinned": "", "scheduler": ""}
+        field = _Field(request, store, scratch)
         for candidate in request.candidates:
-            folder = scratch / candidate.digest
-            folder.mkdir()
-            host = running.enter_context(SessionHost(folder))
-            try:
-                ownership = _take_the_device(host, request)
-                batch_sizes[candidate.digest] = _open(host, candidate, request, store, folder)
-            except EvaluationFailed as error:
-                failures[candidate.digest] = str(error)
-                continue
-            hosts[candidate.digest] = host
+            field.open(candidate, running)
         say("timing")
         tournament = Tournament(
-            hosts, request.metrics, request.plan, batch_sizes=batch_sizes, is_one_thread=_threads(request) == 1, tell=tell
+            field.hosts,
+            request.metrics,
+            request.plan,
+            batch_sizes=field.batch_sizes,
+            is_one_thread=field.threads == 1,
+            tell=tell,
         )
         result = tournament.play()
-        timed = [_timed(item.digest, request, result, failures, batch_sizes, store, scratch) for item in request.candidates]
         rounds = json.dumps([seen.model_dump(mode="json") for seen in result.rounds]).encode()
         return TimingOutcome(
             key=request.key,
             accelerator=request.accelerator.spec,
-            summary=result.summary.model_copy(update=ownership),
-            candidates=tuple(timed),
+            summary=result.summary.model_copy(update=field.ownership),
+            candidates=tuple(field.timed(candidate.digest, result) for candidate in request.candidates),
             rounds=store.put_bytes(rounds),
         )
 
 
-def _threads(request: TimingRequest) -> int | None:
-    """Return the most threads that a candidate computes on; None if that is not known for all of them."""
-    found = [request.accelerator.session_for(candidate.settings).threads for candidate in request.candidates]
-    known = [threads for threads in found if threads is not None]
-    return max(known) if known and len(known) == len(found) else None
+class _Field:
+    """The candidates that take part: their workers by digest, and why others cannot."""
 
+    def __init__(self, request: TimingRequest, store: ArtifactStore, scratch: Path) -> None:
+        self._request, self._store, self._scratch = request, store, scratch
+        self.hosts: dict[str, SessionHost] = {}
+        self.batch_sizes: dict[str, int] = {}
+        self.ownership: dict[str, str] = {}
+        self._failures: dict[str, str] = {}
 
-def _take_the_device(host: SessionHost, request: TimingRequest) -> dict[str, str]:
-    """Keep a worker on CPUs of its own as far as is known how many it needs; return what came of it in words.
+    @property
+    def threads(self) -> int | None:
+        """The most threads that a candidate computes on; None if that is not known for all of them."""
+        request = self._request
+        found = [request.accelerator.session_for(candidate.settings).threads for candidate in request.candidates]
+        known = [threads for threads in found if threads is not None]
+        return max(known) if len(known) == len(found) else None
 
-    Only then it gets priority over other programs too: threads of a provider that wait for work by spinning would stop them all.
-    """
-    threads = _threads(request)
-    if threads is None:
-        reason = "the number of threads is not set"
-        return {"pinned": f"not pinned ({reason})", "scheduler": f"SCHED_OTHER ({reason})"}
-    answer = host.ask("occupy", cpus=cpus_for(threads), priority=PRIORITY)
-    return {"pinned": str(answer["pinned"]), "scheduler": str(answer["scheduler"])}
+    def open(self, candidate: Candidate, running: ExitStack) -> None:
+        """Start a worker with the session of a candidate, until `running` ends."""
+        folder = self._scratch / candidate.digest
+        folder.mkdir()
+        host = running.enter_context(SessionHost(folder))
+        try:
+            self.ownership = self._take_the_device(host)
+            open_session(
+                host,
+                candidate,
+                self._request.accelerator,
+                data=self._store.path(self._request.data.sha256),
+                input_keys=self._request.input_keys,
+                model=lay_out(candidate, self._store, folder / "model"),
+                extra_session_config=WITHOUT_SPINNING,
+            )
+            plan = self._request.plan
+            prepared = host.ask("prepare_timing", batch_size=plan.batch_size, io_binding=plan.io_binding)
+        except EvaluationFailed as error:
+            self._failures[candidate.digest] = str(error)
+            return
+        self.hosts[candidate.digest], self.batch_sizes[candidate.digest] = host, int(prepared["batch_size"])
 
+    def timed(self, digest: str, result: Result) -> Timed:
+        """Return what a candidate did, with its raw samples taken into the store."""
+        reason = self._failures.get(digest) or result.failures.get(digest)
+        if reason is not None:
+            return Timed(candidate=digest, failure=f"while it was timed: {reason}")
+        timings, metrics = result.timings[digest], {}
+        for metric in self._request.metrics:
+            ordering = result.orderings.get(metric.name, {}).get(digest)
+            value = timings.value(metric, self.batch_sizes[digest])
+            metrics[metric.name] = value.model_copy(update={"ordering": ordering})
+        path = self._scratch / "timings.npz"
+        timings.save(path)
+        return Timed(candidate=digest, metrics=metrics, samples=self._store.adopt(path))
 
-def _open(host: SessionHost, candidate: Candidate, request: TimingRequest, store: ArtifactStore, folder: Path) -> int:
-    """Create a candidate's session and return the batch size that it is timed with."""
-    open_session(
-        host,
-        candidate,
-        request.accelerator,
-        store.path(request.data.sha256),
-        request.input_keys,
-        lay_out(candidate, store, folder / "model"),
-        WITHOUT_SPINNING,
-    )
-    prepared = host.ask("prepare_timing", batch_size=request.plan.batch_size, io_binding=request.plan.io_binding)
-    return int(prepared["batch_size"])
+    def _take_the_device(self, host: SessionHost) -> dict[str, str]:
+        """Keep a worker on CPUs of its own as far as is known how many it needs; return what came of it in words.
 
-
-def _timed(
-    digest: str,
-    request: TimingRequest,
-    result: Result,
-    failures: dict[str, str],
-    batch_sizes: dict[str, int],
-    store: ArtifactStore,
-    scratch: Path,
-) -> Timed:
-    reason = failures.get(digest) or result.failures.get(digest)
-    if reason is not None:
-        return Timed(candidate=digest, failure=f"while it was timed: {reason}")
-    timings = result.timings[digest]
-    metrics = {
-        metric.name: timings.value(metric, batch_sizes[digest]).model_copy(
-            update={"ordering": result.orderings.get(metric.name, {}).get(digest)}
-        )
-        for metric in request.metrics
-    }
-    return Timed(candidate=digest, metrics=metrics, samples=_keep(timings, store, scratch))
-
-
-def _keep(timings: Timings, store: ArtifactStore, scratch: Path) -> Artifact:
-    path = scratch / "timings.npz"
-    timings.save(path)
-    return store.adopt(path)
+        Only then it gets priority over other programs too: threads of a provider that spin while they wait would stop them all.
+        """
+        if self.threads is None:
+            reason = "the number of threads is not set"
+            return {"pinned": f"not pinned ({reason})", "scheduler": f"SCHED_OTHER ({reason})"}
+        answer = host.ask("occupy", cpus=cpus_for(self.threads), priority=PRIORITY)
+        return {"pinned": str(answer["pinned"]), "scheduler": str(answer["scheduler"])}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Player(Protocol):
         """Process id."""
         ...
 
-    def ask(self, request: str, **arguments: object) -> dict[str, object]:
+    def ask(self, request: str, **arguments: Any) -> dict[str, Any]:
         """Return the answer to a request; raise EvaluationFailed where there is none."""
         ...
 
@@ -77,8 +77,8 @@ class Summary(Record):
 
     It is `decided` if every comparison that the order rests on is: one candidate slower than another by more than the
     tolerance, or tied within it. It is `undecided` if time ran out first, and `unstable` if too many rounds had to be dropped;
-    `cause` says so in words. `clock` is what candidates are compared by; `began_ns` and `ended_ns` (since 1970) delimit the time
-    in which the device was not shared.
+    `cause` says so in words. `clock` is what candidates are compared by; `began_ns` and `ended_ns` (since 1970) delimit the
+    time in which the device was not shared.
     """
 
     state: State
@@ -205,7 +205,7 @@ class Tournament:
         for entrant in self._active:
             with self._failing(entrant):
                 warmed = entrant.player.ask("renew_session", warmup=self._plan.warmup, settled=SETTLED, max_s=MAX_WARMUP_S)
-                median_ns = float(warmed["median_ns"])  # type: ignore[arg-type]
+                median_ns = float(warmed["median_ns"])
                 if not self._sessions:
                     entrant.runs = min(MAX_TURN_RUNS, max(1, math.ceil(TURN_NS / max(1.0, median_ns))))
                     entrant.player.timeout_s = max(MIN_TIMEOUT_S, TIMEOUT_TURNS * entrant.runs * median_ns / 1e9)
@@ -222,13 +222,13 @@ class Tournament:
                 lead_in = int(entrant.runs >= LEAD_IN_FROM)
                 answer = entrant.player.ask("time", runs=entrant.runs, lead_in=lead_in)
                 wall, cpu = answer["wall_ns"], answer["cpu_ns"]
-                entrant.wall.append(wall)  # type: ignore[arg-type]
-                entrant.cpu.append(cpu)  # type: ignore[arg-type]
+                entrant.wall.append(wall)
+                entrant.cpu.append(cpu)
                 entrant.rounds.append(number)
                 entrant.sessions.append(self._sessions)
-                computed_ns += int(answer["turn_cpu_ns"])  # type: ignore[call-overload]
-                switches = max(switches, int(answer["involuntary_switches"]))  # type: ignore[call-overload]
-                stalled = max(stalled, 1 - sum(cpu) / sum(wall))  # type: ignore[arg-type, call-overload]
+                computed_ns += int(answer["turn_cpu_ns"])
+                switches = max(switches, int(answer["involuntary_switches"]))
+                stalled = max(stalled, 1 - sum(cpu) / sum(wall))
         self._surroundings.append(reading.until_now(computed_ns, switches, stalled if self._is_one_thread else 0.0))
         self._turns_s += time.monotonic() - began
 
@@ -373,7 +373,12 @@ class _Comparison:
         if key not in self._effects:
             sizes = self._batch_sizes.get(best, 1), self._batch_sizes.get(other, 1)
             self._effects[key] = paired_effect(
-                metric, self._timings[best], self._timings[other], self._clock, sizes, self._confidence
+                metric,
+                self._timings[best],
+                self._timings[other],
+                clock=self._clock,
+                batch_sizes=sizes,
+                confidence=self._confidence,
             )
         return self._effects[key]
 

@@ -201,12 +201,13 @@ class Worker:
     def _make_calls(self) -> None:
         """Make one call for each feed, so that nothing but the runtime's work is between two readings of the clock."""
         names = [value.name for value in self.session.get_outputs()]
-        if not self.is_bound:
-            self.calls = [functools.partial(self.session.run, names, feed) for feed in self.feeds]
-            return
-        self.calls = [self._bound_call(names, feed) for feed in self.feeds]
+        call = self._bound_call if self.is_bound else self._call
+        self.calls = [call(names, feed) for feed in self.feeds]
 
-    def _bound_call(self, names: list[str], feed: Arrays) -> Callable[[], None]:
+    def _call(self, names: list[str], feed: Arrays) -> Callable[[], object]:
+        return functools.partial(self.session.run, names, feed)
+
+    def _bound_call(self, names: list[str], feed: Arrays) -> Callable[[], object]:
         """Return a call whose inputs and outputs are bound to memory on the device."""
         device = BOUND_DEVICES.get(self.session.get_providers()[0], "cpu")
         binding = self.session.io_binding()

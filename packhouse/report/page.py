@@ -90,8 +90,8 @@ def timing_text(timing: Summary) -> str:
     }[timing.state]
     clock = "CPU time, since the CPU was shared with other work" if timing.clock == "cpu" else "wall time"
     return (
-        f"Timed in {timing.rounds} rounds, {timing.dropped_rounds} of them dropped as disturbed, with {timing.sessions} sessions "
-        f"each: {verdict}. Compared by {clock}; {timing.pinned}, {timing.scheduler}; load {timing.load:.1f}."
+        f"Timed in {timing.rounds} rounds, {timing.dropped_rounds} of them dropped as disturbed, with {timing.sessions} "
+        f"sessions each: {verdict}. Compared by {clock}; {timing.pinned}, {timing.scheduler}; load {timing.load:.1f}."
     )
 
 

@@ -207,7 +207,7 @@ ONE_PROBLEM: dict[str, tuple[Document, str, str, str]] = {
         "max-degradation is -0.5, less than zero",
         "give the size only",
     ),
-    "data of neither origin": (document(data={"labels": "y"}), "data", "either a path or a function", "one of them"),
+    "data of neither origin": (document(data={"labels": "y"}), "data", "name arrays of a path or a function", "one of them"),
     "data of both origins": (document(data=DATA | A_FUNCTION), "data", "either a path or a function", "one of them"),
     "data of another suffix": (document(data={"path": "data.csv"}), "data", "data.csv is neither .npz nor", "convert"),
     "data that are a path": (document(data="data.npz"), "data", '"data.npz" is refused', "give a mapping of settings"),

@@ -33,6 +33,15 @@ def write_identity(path: Path, signature: Signature) -> Path:
     return path
 
 
+def write_constant(path: Path) -> Path:
+    """Write a model without inputs."""
+    node = helper.make_node("Constant", [], ["y"], value=helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0]))
+    graph = helper.make_graph([node], "constant", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
 def candidates_with(folder: Path, *signatures: Signature) -> tuple[Candidate, ...]:
     """Return one real candidate per signature."""
     for index, signature in enumerate(signatures):

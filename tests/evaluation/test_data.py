@@ -14,11 +14,11 @@ from onnx import TensorProto
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from packhouse.candidates import Candidate, TensorInfo
+from packhouse.candidates import Candidate
 from packhouse.errors import InputError, Problem
-from packhouse.evaluation.data import DataConfig, Dataset, select, zeros
+from packhouse.evaluation.data import DataConfig, Dataset, select
 from tests.classifiers import points
-from tests.evaluation.models import candidates_with, floats
+from tests.evaluation.models import candidates_with, floats, write_constant
 
 X, LABELS = points(6)
 
@@ -51,10 +51,42 @@ def classifier(tmp_path: Path) -> tuple[Candidate, ...]:
 
 
 class TestConfig:
-    @pytest.mark.parametrize("config", [{}, {"path": "a.npz", "function": "a:b"}])
-    def test_data_come_from_one_place(self, config: dict[str, str]) -> None:
+    def test_data_come_from_one_place(self) -> None:
         with pytest.raises(ValidationError, match="data come from either a path or a function; give one of them"):
-            DataConfig.model_validate(config)
+            DataConfig.model_validate({"path": "a.npz", "function": "a:b"})
+
+    @pytest.mark.parametrize("setting", [{"labels": "y"}, {"ids": "key"}, {"inputs": {"x": "points"}}])
+    def test_arrays_are_not_named_where_none_come_from_anywhere(self, setting: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError, match="inputs, labels and ids name arrays of a path or a function; give one"):
+            DataConfig.model_validate(setting)
+
+    @pytest.mark.parametrize("origin", [{"path": "a.npz"}, {"function": "a:b"}])
+    @pytest.mark.parametrize("setting", [{"shapes": {"n": 1}}, {"ranges": {"x": [0, 1]}}])
+    def test_given_samples_have_the_shapes_and_values_that_they_have(
+        self, origin: dict[str, str], setting: dict[str, Any]
+    ) -> None:
+        with pytest.raises(ValidationError, match="shapes and ranges are for generated samples, and these are given"):
+            DataConfig.model_validate({**origin, **setting})
+
+    @pytest.mark.parametrize("limits", [[1, 0], [0, float("inf")], [float("nan"), 1]])
+    def test_ranges_go_from_a_number_to_a_greater_one(self, limits: list[float]) -> None:
+        with pytest.raises(ValidationError, match="write the least value, then the greatest"):
+            DataConfig.model_validate({"ranges": {"x": limits}})
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            {"shapes": {"n": -1}},
+            {"shapes": {"n": 1.5}},
+            {"shapes": {"x": []}},
+            {"shapes": {"x": [1, -2]}},
+            {"ranges": {"x": [1]}},
+            {"ranges": {"x": [1, 2, 3]}},
+        ],
+    )
+    def test_shapes_and_ranges_are_what_they_can_be(self, setting: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError, match=next(iter(setting))):
+            DataConfig.model_validate(setting)
 
     @pytest.mark.parametrize("path", ["data.csv", "data", "data.npy", "data.pkl"])
     def test_files_are_of_a_kind_that_is_read(self, path: str) -> None:
@@ -470,6 +502,46 @@ class TestProblems:
         expected = Problem("data.inputs.x", "holds values that are not finite", "remove or replace NaN and infinity")
         assert self.problem(tmp_path, {}, x=array) == expected
 
+    @pytest.mark.parametrize(
+        ("kind", "array", "number"),
+        [
+            ("UINT8", np.array([0, 255, 300]), "300"),
+            ("UINT8", np.array([0, -1]), "-1"),
+            ("INT8", np.array([-129, 0]), "-129"),
+            ("INT16", np.array([2**15]), "32768"),
+            ("INT32", np.array([2**31]), "2147483648"),
+            ("INT64", np.array([2**63], np.uint64), "9223372036854775808"),
+            ("INT64", np.array([0.0, 1.5]), "1.5"),
+            ("INT64", np.array([2.0**63]), "9.223372036854775808e+18"),
+            ("UINT16", np.array([65536.0]), "65536.0"),
+            ("UINT32", np.array([-1], np.int8), "-1"),
+            ("UINT64", np.array([-1]), "-1"),
+            ("BOOL", np.array([0, 2]), "2"),
+            ("BOOL", np.array([0.5]), "0.5"),
+            ("FLOAT16", np.array([1.0, 1e5]), "100000.0"),
+            ("FLOAT16", np.array([10**6]), "1000000"),
+            ("FLOAT", np.array([-1e300]), "-1e+300"),
+        ],
+    )
+    def test_values_that_would_be_others_in_the_type_of_the_input(
+        self, tmp_path: Path, kind: str, array: Any, number: str
+    ) -> None:
+        problem = self.problem(tmp_path, {}, {"x": (getattr(TensorProto, kind), ("n",))}, x=array)
+
+        assert (problem.where, problem.remedy) == ("data.inputs.x", "store values that do")
+        found, _, dtype = problem.what.removeprefix("holds ").partition(", which does not fit the model's ")
+        assert float(found) == float(number)
+        assert dtype == {"FLOAT": "float32"}.get(kind, kind.lower())
+
+    def test_candidates_without_inputs(self, tmp_path: Path) -> None:
+        path = write_npz(tmp_path / "data.npz", x=X)
+        write_constant(tmp_path / "models" / "fixed.onnx")
+        candidates = candidates_with(tmp_path / "models", {"x": floats("n", 2)})
+
+        (problem,) = problems_of({"path": path}, candidates)
+
+        assert (problem.where, problem.what) == ("candidates: fixed", "has no inputs, so there is nothing to run it on")
+
     def test_no_samples(self, tmp_path: Path) -> None:
         assert self.problem(tmp_path, {}, x=X[:0]) == Problem("data", "has no samples", "give at least one")
 
@@ -531,34 +603,3 @@ class TestSavedBytes:
             np.testing.assert_array_equal(file["input_1"], X[:, 0])
             np.testing.assert_array_equal(file["input_2"], X)
             assert file["ids"].tolist() == list("uvwxyz")
-
-
-class TestZeros:
-    def test_are_one_sample_of_the_signature_with_ones_for_what_is_dynamic(self, tmp_path: Path) -> None:
-        signature = {
-            "x": floats("n", 3, "rows", None),
-            "fixed": floats(8, 2),
-            "count": (TensorProto.INT64, ("n",)),
-            "text": (TensorProto.STRING, (None, 1)),
-            "flag": (TensorProto.BOOL, (1,)),
-        }
-
-        dataset = zeros(candidates_with(tmp_path, signature))
-
-        assert {name: (array.shape, array.dtype.kind) for name, array in dataset.inputs.items()} == {
-            "x": ((1, 3, 1, 1), "f"),
-            "fixed": ((1, 2), "f"),
-            "count": ((1,), "i"),
-            "text": ((1, 1), "U"),
-            "flag": ((1,), "b"),
-        }
-        assert (len(dataset), dataset.labels) == (1, None)
-
-    def test_are_given_even_for_an_input_that_no_array_fits(self, tmp_path: Path, classifier: tuple[Candidate, ...]) -> None:
-        """The candidate fails when it is evaluated, and the others go on."""
-        sequence = TensorInfo(name="x", dtype="unknown", shape=())
-
-        dataset = zeros([classifier[0].model_copy(update={"inputs": (sequence,)})])
-
-        dataset.save(tmp_path / "data.npz")
-        assert len(dataset) == 1

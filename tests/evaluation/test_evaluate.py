@@ -144,7 +144,7 @@ class TestEvaluation:
         assert evaluation.placement
         assert "timing" not in said
 
-    def test_without_data_times_on_zeros(self, tmp_path: Path, store: ArtifactStore) -> None:
+    def test_without_data_times_on_generated_samples(self, tmp_path: Path, store: ArtifactStore) -> None:
         (request,) = requests_for(write_family(tmp_path / "models", [0.0]), store, LATENCY)
 
         assert evaluate(request, store).metrics["latency-p50"].n == 100
