@@ -145,6 +145,31 @@ def verify(package: Annotated[Path, typer.Argument(help="A Zipfile package.")], 
 
 
 @app.command()
+def selftest(
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long to go on, at least.")] = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that timing on this machine can be relied on: equal models must tie, and a slower one must not win."""
+    with _explained(as_json):
+        from packhouse.selftest import self_test
+
+        with err.status("timing …") as status:
+            found = self_test(seconds, lambda text: status.update(f"timing … {text}"))
+        if as_json:
+            _print_json({**found.model_dump(mode="json"), "is_passed": found.is_passed})
+        else:
+            table = Table(title=f"{found.duration_s:.0f} s, {found.scheduler}, {found.pinned}", title_justify="left")
+            for heading in ("pair", "right", "tied", "undecided", "wrong"):
+                table.add_column(heading)
+            for name, counts in (("two copies of a model", found.identical), ("a model and a 12 % longer one", found.slower)):
+                table.add_row(name, *(str(counts.get(outcome, 0)) for outcome in ("right", "tied", "undecided", "wrong")))
+            out.print(table)
+            out.print("passed" if found.is_passed else "[red]wrong verdicts are too frequent; look for what else runs here[/]")
+        if not found.is_passed:
+            raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder to make the example in.")] = Path("packhouse-demo"),
     as_json: JsonOption = False,
@@ -186,6 +211,8 @@ def _run(path: Path, as_json: bool, verbose: bool) -> None:
 
         with shown_progress(err):
             message, release = asyncio.run(graded_and_packed())
+    if isinstance(release, PackhouseError):
+        raise release
     if not isinstance(release, Release):
         raise PackhouseError(message or "the run failed; --verbose shows Prefect's log")
     if as_json:

@@ -1,7 +1,7 @@
 """What a candidate is graded on: a device and the execution provider that drives it."""
 
 import difflib
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -96,6 +96,13 @@ class Accelerator(Record):
         default=SessionOptions(), description="Session options; a candidate's own inference settings override them."
     )
 
+    concurrency_limit: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Prefect global concurrency limit to hold while timing, where machines share a device; it has to exist. "
+        "By default one for this host and device, which is made.",
+    )
+
     @field_validator("device", mode="before")
     @classmethod
     def _lower_case_device(cls, value: object) -> object:
@@ -119,6 +126,11 @@ class Accelerator(Record):
     def spec(self) -> str:
         """Device, dash, provider without its suffix in lower case: ``gpu-cuda``."""
         return f"{self.device}-{self.execution_provider.removesuffix(PROVIDER_SUFFIX).lower()}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a measurement on it depends on, as JSON."""
+        return self.model_dump(mode="json", exclude={"concurrency_limit"})
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -5,12 +5,18 @@ from prefect import get_run_logger, task
 from packhouse.artifacts import Artifact
 from packhouse.config import PackhouseConfig
 from packhouse.plan import Plan, prepare
+from tasks.device import require_limits
 from tasks.storage import artifact_store
 
 
 @task(task_run_name="receive", persist_result=True, result_serializer="json")
 def receive_candidates(config: PackhouseConfig) -> Artifact:
-    """Take candidates and data into the result storage; return the plan, which lies there too."""
+    """Take candidates and data into the result storage; return the plan, which lies there too.
+
+    Raises:
+        InputError: something of it is not acceptable, or a device's concurrency limit is not.
+    """
+    require_limits(config.accelerators)
     logger, store = get_run_logger(), artifact_store()
     store.remove_orphans()
     plan = prepare(config).receive(store)

@@ -18,6 +18,7 @@ from packhouse.evaluation.timing import TimingOutcome, TimingRequest, time_candi
 from packhouse.evaluation.tournament import Standing
 from packhouse.release import Grading
 from packhouse.report.tables import shown, standing_rows
+from tasks.device import device_limits
 from tasks.fan_out import fan_out
 from tasks.storage import artifact_store
 
@@ -39,7 +40,8 @@ def timing_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
 def time_on_accelerator(request: TimingRequest) -> TimingOutcome:
     """Hold the tournament of an accelerator, and show how it goes."""
     show = _Show(request)
-    outcome = time_candidates(request, artifact_store(), show.standings, show.step)
+    with device_limits(request.accelerator):
+        outcome = time_candidates(request, artifact_store(), show.standings, show.step)
     show.end(outcome)
     return outcome
 

@@ -43,7 +43,7 @@ class EvaluationRequest(Record):
             {
                 "protocol": PROTOCOL_VERSION,
                 "candidate": self.candidate.digest,
-                "accelerator": self.accelerator.model_dump(mode="json"),
+                "accelerator": self.accelerator.identity,
                 "metrics": measured,
                 "data": self.data.sha256,
                 "inputs": self.input_keys,

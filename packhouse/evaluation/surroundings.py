@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from packhouse.records import Record
 
@@ -86,6 +87,13 @@ class Reading:
         )
 
 
+class Usage(NamedTuple):
+    """The name of a process, and the CPU time that it has used, in seconds."""
+
+    name: str
+    seconds: float
+
+
 def cpus_for(threads: int | None) -> list[int] | None:
     """Return the CPUs to pin so many threads to: the last ones that we may use; None where all are needed, or it is unknown."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -100,22 +108,24 @@ def cpu_mhz() -> float:
     return float(line.partition(":")[2] or 0)
 
 
-def cpu_seconds_by_process() -> dict[tuple[int, str], float]:
-    """Return the CPU time that every process of this machine (or container) has used so far, by process id and name."""
+def cpu_use() -> dict[tuple[int, str], Usage]:
+    """Return what every process of this machine (or container) has used so far, by process id and start time."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         head, _, tail = _text(str(folder / "stat")).rpartition(")")
         if fields := tail.split():
-            found[int(folder.name), head.partition("(")[2]] = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+            seconds = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+            found[int(folder.name), fields[19]] = Usage(head.partition("(")[2], seconds)
     return found
 
 
-def busiest(before: Mapping[tuple[int, str], float], duration_s: float, ours: Collection[int]) -> dict[str, float]:
+def busiest(before: Mapping[tuple[int, str], Usage], duration_s: float, ours: Collection[int]) -> dict[str, float]:
     """Return the three programs that used most of a CPU since `before`, other than `ours`, as shares of one CPU."""
     used: dict[str, float] = {}
-    for (pid, name), seconds in cpu_seconds_by_process().items():
-        if pid not in ours:
-            used[name] = used.get(name, 0.0) + (seconds - before.get((pid, name), 0.0)) / max(duration_s, 0.01)
+    for process, usage in cpu_use().items():
+        if process[0] not in ours:
+            earlier = before[process].seconds if process in before else 0.0
+            used[usage.name] = used.get(usage.name, 0.0) + (usage.seconds - earlier) / max(duration_s, 0.01)
     most = sorted(used, key=lambda name: -used[name])[:3]
     return {name: round(used[name], 3) for name in most if used[name] >= NOTICEABLE}
 

@@ -52,7 +52,7 @@ class TimingRequest(Record):
             {
                 "protocol": PROTOCOL_VERSION,
                 "candidates": sorted(candidate.digest for candidate in self.candidates),
-                "accelerator": self.accelerator.model_dump(mode="json"),
+                "accelerator": self.accelerator.identity,
                 "metrics": metrics,
                 "data": self.data.sha256,
                 "inputs": self.input_keys,

@@ -5,6 +5,7 @@ cancels out where they are compared round by round.
 """
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from packhouse.comparison import Effect
 from packhouse.errors import EvaluationFailed
 from packhouse.evaluation.latency import Clock, TimingPlan, Timings, statistic
 from packhouse.evaluation.pairs import paired_effect
-from packhouse.evaluation.surroundings import Reading, Surroundings, busiest, cpu_seconds_by_process
+from packhouse.evaluation.surroundings import Reading, Surroundings, busiest, cpu_use
 from packhouse.metrics import Metric
 from packhouse.records import Record
 from packhouse.statistics import shared_confidence
@@ -167,7 +168,7 @@ class Tournament:
     def play(self) -> Result:
         """Time the candidates until their order is decided and every metric is supported, or the time is up."""
         began_ns, began = time.time_ns(), time.monotonic()
-        processes = cpu_seconds_by_process()
+        processes = cpu_use()
         deadline = began + self._plan.seconds_per_candidate * len(self._entrants)
         is_decided = False
         while self._active:
@@ -182,7 +183,7 @@ class Tournament:
             if time.monotonic() > deadline:
                 is_decided = self._check()
                 break
-        ours = {entrant.player.pid for entrant in self._entrants}
+        ours = {os.getpid(), *(entrant.player.pid for entrant in self._entrants)}
         foreign = busiest(processes, time.monotonic() - began, ours)
         return self._result(is_decided, foreign, began_ns)
 
