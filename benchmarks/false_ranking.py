@@ -1,7 +1,7 @@
 """How often a ranking is wrong: Olive's protocol, sequential medians, and a tournament, on pairs with a known answer.
 
 ``python -m benchmarks.false_ranking`` times chains of matrix products on one thread: a model and an identical copy, one with
-5 % and one with 12 % more work, at three sizes. In a trial all protocols judge the same pair one after another, in new sessions:
+5 % and one with 12 % more work, at three sizes. In a trial all protocols judge the same pair in turn, in new sessions:
 
 - ``Olive``: 10 warm-up and 20 timed runs of one model, then of the other; means, compared exactly. What Olive does by default.
 - ``sequential``: as many runs as the tournament took, of one model and then of the other; medians, compared exactly.

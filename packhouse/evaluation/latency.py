@@ -108,6 +108,14 @@ class Timings:
         """Return the times by a clock, shape (rounds, runs a round)."""
         return self.wall_ns if clock == "wall" else self.cpu_ns
 
+    def estimate(self, metric: Metric, batch_size: int) -> tuple[float, Interval | None]:
+        """Return the value of a timed metric over all rounds that were kept, and its interval if that is quick to find."""
+        wall = self.of_kept_rounds().wall_ns.reshape(1, -1)
+        value = float(statistic(metric, wall, batch_size)[0])
+        if metric.sub_type == "avg":
+            return value, None
+        return value, percentile_interval(_in_unit(metric, wall[0], batch_size), percentile_of(metric.sub_type))
+
     def value(self, metric: Metric, batch_size: int) -> MetricValue:
         """Return the value of a timed metric over all rounds that were kept, by the wall clock, with its interval."""
         wall = self.of_kept_rounds().wall_ns

@@ -305,12 +305,12 @@ class Tournament:
 
     def _stand(self, entrant: _Entrant, timings: Timings, open_pairs: Sequence[tuple[str, str]]) -> Standing:
         metric = self._metrics[0]
-        value = timings.value(metric, self._batch_sizes.get(entrant.name, 1))
+        estimate, interval = timings.estimate(metric, self._batch_sizes.get(entrant.name, 1))
         is_decided = not any(entrant.name in pair for pair in open_pairs)
         return Standing(
             candidate=entrant.name,
-            estimate=value.value,
-            interval=value.interval,
+            estimate=estimate,
+            interval=interval,
             unit=metric.unit,
             state="left" if not entrant.is_active else "decided" if is_decided else "measuring",
             round=len(self._surroundings),
