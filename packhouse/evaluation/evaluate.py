@@ -1,12 +1,12 @@
 """Evaluate one candidate on one accelerator: one worker, one session, all metrics."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from packhouse.evaluation.latency import NS_PER_MS, statistic, throughput, time_
 from packhouse.evaluation.quality import quality
 from packhouse.evaluation.records import Evaluation, EvaluationRequest, MetricValue
 from packhouse.evaluation.session_host import SessionHost
+from packhouse.evaluation.sessions import session_arguments
 from packhouse.metrics import QUALITY_TYPES, TIMED_TYPES, Metric
 
 Say = Callable[[str], None]
@@ -54,8 +55,10 @@ class Computed:
         return self.startup_ms[metric.sub_type], 1
 
 
-def evaluate(request: EvaluationRequest, store: ArtifactStore, say: Say = lambda _: None) -> Evaluation:
-    """Measure what the request asks for; `say` is told what is going on.
+def evaluate(
+    request: EvaluationRequest, store: ArtifactStore, say: Say = lambda _: None, python: str = sys.executable
+) -> Evaluation:
+    """Measure what the request asks for with the onnxruntime of the interpreter `python`; `say` is told what is going on.
 
     All that computes shares the device with other candidates; what is timed has it to itself, on this whole machine.
 
@@ -68,7 +71,7 @@ def evaluate(request: EvaluationRequest, store: ArtifactStore, say: Say = lambda
     with store.staging() as scratch, ExitStack() as running:
         with device_lock(device, exclusive=False):
             say("creating the session")
-            host = running.enter_context(SessionHost(scratch))
+            host = running.enter_context(SessionHost(scratch, python))
             evaluation = _compute(request, host, store, scratch, say)
         samples: list[int] = []
         if timed:
@@ -90,7 +93,8 @@ def _compute(request: EvaluationRequest, host: SessionHost, store: ArtifactStore
     """Return the evaluation without what has to be timed."""
     candidate, data = request.candidate, store.path(request.data.sha256)
     host.ask("read_data", path=str(data), inputs={value.name: request.input_keys[value.name] for value in candidate.inputs})
-    created = host.ask("create_session", **_session(request, lay_out(candidate, store, scratch / "model")))
+    model = lay_out(candidate, store, scratch / "model")
+    created = host.ask("create_session", **session_arguments(request.accelerator, candidate.settings, model))
     first = host.ask("prepare_timing", batch_size=request.timing.batch_size)
     say("running the samples")
     judged = any(metric.type in QUALITY_TYPES for metric in request.metrics)
@@ -126,16 +130,6 @@ def _timing(metric: Metric, samples_ns: Sequence[int], batch_size: int) -> Metri
     else:
         value = throughput(samples_ns, metric.sub_type, batch_size)
     return MetricValue(value=value, unit=metric.unit, n=len(samples_ns))
-
-
-def _session(request: EvaluationRequest, model: Path) -> dict[str, Any]:
-    settings = request.accelerator.session_for(request.candidate.settings)
-    return {
-        "model": str(model),
-        "provider": settings.execution_provider,
-        "provider_options": settings.provider_options,
-        "session_options": settings.session_options.model_dump(exclude_none=True),
-    }
 
 
 def _predict(
