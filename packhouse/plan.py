@@ -81,7 +81,7 @@ def prepare(config: PackhouseConfig) -> Prepared:
             input_keys=input_keys(dataset.inputs),
             batch_size=batch_size,
             timing=TimingPlan.for_metrics(metrics, timing_batch_size),
-            fingerprint=fingerprint(),
+            fingerprint=fingerprint(accelerator.runtime, accelerator.plugin),
         )
         for accelerator in config.accelerators
         for candidate in candidates

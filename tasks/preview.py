@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import onnxruntime
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 
+from packhouse.accelerators import Accelerator
 from packhouse.artifacts import ArtifactStore
+from packhouse.evaluation.probe import probe
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.packaging import Packaging
 from packhouse.plan import Plan
@@ -18,7 +19,7 @@ from packhouse.release import Package, decide
 from tasks.evaluate import has_its_files
 from tasks.package import has_its_files as package_has_its_files
 from tasks.package import package_key
-from tasks.storage import result_folder
+from tasks.storage import result_folder, runtime_environments
 
 R = TypeVar("R", bound=Record)
 
@@ -51,7 +52,7 @@ class Preview:
 
     evaluations: tuple[PlannedEvaluation, ...]
     packages: tuple[PlannedPackage, ...]
-    absent_providers: tuple[str, ...]
+    doubtful_accelerators: tuple[str, ...]
     estimate_s: float
 
 
@@ -61,7 +62,6 @@ def preview(plan: Plan) -> Preview:
     done = [evaluation for evaluation in cached.values() if evaluation]
     packages = [_planned(packaging, plan, done) for packaging in plan.config.packaging]
     usual = sum(evaluation.duration_s for evaluation in done) / len(done) if done else USUAL_EVALUATION_S
-    wanted = {accelerator.execution_provider for accelerator in plan.config.accelerators}
     missing = len(plan.requests) - len(done)
     return Preview(
         evaluations=tuple(
@@ -69,8 +69,21 @@ def preview(plan: Plan) -> Preview:
             for request in plan.requests
         ),
         packages=tuple(packages),
-        absent_providers=tuple(sorted(wanted - set(onnxruntime.get_available_providers()))),
+        doubtful_accelerators=tuple(filter(None, map(_doubt, plan.config.accelerators))),
         estimate_s=usual * missing + USUAL_PACKAGE_S * sum(not package.is_cached for package in packages),
+    )
+
+
+def _doubt(accelerator: Accelerator) -> str | None:
+    """Return why an accelerator will not run, or cannot be tried yet; None where it runs. Installs nothing."""
+    python = runtime_environments().installed(accelerator.runtime)
+    if python is None:
+        return f"{accelerator.spec}: a run will first install {', '.join(accelerator.runtime)}; whether it works shows then"
+    reason = probe(accelerator, python)
+    return (
+        f"{accelerator.spec} does not run here, so all on it will fail and the run will end incomplete: {reason}"
+        if reason
+        else None
     )
 
 
