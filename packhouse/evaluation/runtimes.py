@@ -11,11 +11,13 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 from uv import find_uv_bin
 
@@ -24,14 +26,14 @@ from packhouse.pins import Pin, distribution_of, parse_runtime
 from packhouse.records import digest_of
 
 MARKER = "packhouse.json"
-UV_TIMEOUT_S = 1800.0
-CHECK_TIMEOUT_S = 120.0
+TIMEOUT_S = 1800.0
+REASON_BYTES = 10_000
 REMEDY = "check `runtime` of the accelerator, the package index that uv is configured with, and the space on the disk"
 # What an environment says of itself: where onnxruntime comes from, and which one is really imported.
 CHECK = """
 import importlib.metadata, json, numpy, onnxruntime
 found = importlib.metadata.packages_distributions()["onnxruntime"]
-print(json.dumps({"distributions": sorted(set(found)), "version": onnxruntime.__version__}))
+print(json.dumps({"distributions": found, "version": onnxruntime.__version__}))
 """
 
 
@@ -39,7 +41,8 @@ class RuntimeEnvironments:
     """The environments in a folder, one for each runtime, Python and numpy.
 
     Laws: what `installed` returns is complete and was seen to import its onnxruntime; any number of processes may ask for
-    the same runtime at the same time, and one of them installs it; runtimes that differ have different environments.
+    the same runtime at the same time, and one of them installs it, or fails for all; runtimes that differ have different
+    environments.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,13 +66,18 @@ class RuntimeEnvironments:
             return python
         pins = parse_runtime(runtime)
         environment = self._environment(_requirements(pins))
-        with self._lock(environment):
+        asked = time.time()
+        with self._lock(environment) as lock:
             if not _is_complete(environment):
+                if os.fstat(lock).st_mtime > asked and (reason := os.pread(lock, REASON_BYTES, 0)):
+                    raise EvaluationFailed(reason.decode(errors="replace"))
                 say(f"installing {', '.join(map(str, pins))}")
                 try:
-                    _install(environment, pins)
-                except EvaluationFailed:
+                    _install(environment, pins, lock)
+                except EvaluationFailed as error:
                     shutil.rmtree(environment, ignore_errors=True)
+                    os.truncate(lock, 0)
+                    os.pwrite(lock, str(error).encode(), 0)
                     raise
         return str(_python(environment))
 
@@ -78,13 +86,16 @@ class RuntimeEnvironments:
         return self._folder / digest_of(made_of)[:24]
 
     @contextmanager
-    def _lock(self, environment: Path) -> Iterator[None]:
-        """Hold the lock of an environment; the kernel releases it when its holder dies, however that happens."""
+    def _lock(self, environment: Path) -> Iterator[int]:
+        """Hold the lock of an environment, a file that has why the last attempt to install it failed.
+
+        The kernel releases the lock when its holder and what it started have died, however that happens.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(environment.with_suffix(".lock"), os.O_RDONLY | os.O_CREAT, 0o644)
+        descriptor = os.open(environment.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -103,33 +114,40 @@ def _is_complete(environment: Path) -> bool:
     return (environment / MARKER).exists() and _python(environment).exists()
 
 
-def _install(environment: Path, pins: Sequence[Pin]) -> None:
+def _install(environment: Path, pins: Sequence[Pin], lock: int) -> None:
     """Make the environment from nothing; the marker comes last."""
-    wanted, requirements = ", ".join(map(str, pins)), _requirements(pins)
     if environment.exists():
         shutil.rmtree(environment)
-    _run(wanted, "uv", [find_uv_bin(), "venv", "--quiet", "--python", sys.executable, str(environment)], UV_TIMEOUT_S)
-    install = ["pip", "install", "--quiet", "--python", str(_python(environment)), *requirements]
-    _run(wanted, "uv", [find_uv_bin(), *install], UV_TIMEOUT_S)
-    answer = _run(wanted, "importing it", [str(_python(environment)), "-I", "-c", CHECK], CHECK_TIMEOUT_S)
-    found = json.loads(answer.strip().splitlines()[-1])
+    runtime, python = f"the runtime {', '.join(map(str, pins))}", str(_python(environment))
+    requirements = _requirements(pins)
+    try:
+        _run("uv venv", [find_uv_bin(), "venv", "--quiet", "--python", sys.executable, str(environment)], lock)
+        _run("uv pip install", [find_uv_bin(), "pip", "install", "--quiet", "--python", python, *requirements], lock)
+        found = json.loads(_run("import onnxruntime", [python, "-I", "-c", CHECK], lock).splitlines()[-1])
+    except _CommandFailed as error:
+        raise EvaluationFailed(f"{runtime} is not installed: {error}; {REMEDY}") from None
     distribution = distribution_of(pins)
-    if found["distributions"] != [distribution.name]:
-        both = " and ".join(found["distributions"])
+    brought = sorted({canonicalize_name(name) for name in found["distributions"]})
+    if brought != [distribution.name]:
         raise EvaluationFailed(
-            f"the runtime {wanted} brings {both}, which overwrite each other's files; "
+            f"{runtime} brings {' and '.join(brought)}, which overwrite each other's files; "
             "pin packages in `runtime` that need only one distribution of onnxruntime"
         )
     if Version(found["version"]).release[:3] != Version(distribution.version).release[:3]:
-        raise EvaluationFailed(f"the runtime {wanted} imports onnxruntime {found['version']}; {REMEDY}")
+        raise EvaluationFailed(f"{runtime} imports onnxruntime {found['version']}, which is not what was pinned; {REMEDY}")
     marker = environment / f"{MARKER}.new"
-    marker.write_text(json.dumps({"requirements": requirements, **found}, indent=2) + "\n", encoding="utf-8")
+    marker.write_text(
+        json.dumps({"requirements": requirements, "onnxruntime": found["version"]}, indent=2) + "\n", encoding="utf-8"
+    )
     marker.replace(environment / MARKER)
 
 
-def _run(wanted: str, what: str, command: Sequence[str], timeout_s: float) -> str:
-    """Run a command and return its standard output. Raises EvaluationFailed with its reason."""
-    environment = {**os.environ, "NO_COLOR": "1"}
+class _CommandFailed(Exception):
+    """A command did not succeed; the message is its reason."""
+
+
+def _run(what: str, command: Sequence[str], lock: int) -> str:
+    """Run a command, which holds the lock too, and return its standard output."""
     try:
         done = subprocess.run(
             command,
@@ -138,14 +156,14 @@ def _run(wanted: str, what: str, command: Sequence[str], timeout_s: float) -> st
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            env=environment,
-            timeout=timeout_s,
+            env={**os.environ, "NO_COLOR": "1"},
+            pass_fds=[lock],
+            timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        raise EvaluationFailed(f"the runtime {wanted} is not installed: {what} took over {timeout_s:g} s; {REMEDY}") from None
+        raise _CommandFailed(f"{what} took over {TIMEOUT_S:g} s") from None
     if done.returncode:
-        reason = _reason(done.stderr or done.stdout) or f"exit code {done.returncode}"
-        raise EvaluationFailed(f"the runtime {wanted} is not installed: {what} failed: {reason}; {REMEDY}")
+        raise _CommandFailed(f"{what} failed: {_reason(done.stderr or done.stdout) or f'exit code {done.returncode}'}")
     return done.stdout
 
 
