@@ -270,7 +270,9 @@ def _what_fell_back(session: Any, provider: str) -> str:
         )
     placement = _placement(session)
     strays = ", ".join(f"{count} on {name}" for name, count in placement.items() if name != provider)
-    return f"{provider} does not take all of its nodes: {placement.get(provider, 0)} run there, {strays}"
+    elsewhere = [part for part in session.get_provider_graph_assignment_info() if part.ep_name != provider]
+    operators = ", ".join(sorted({node.op_type for part in elsewhere for node in part.get_nodes()}))
+    return f"{provider} does not take all of its nodes: {placement.get(provider, 0)} run there, {strays} ({operators})"
 
 
 def _one_line(error: Exception) -> str:
