@@ -64,6 +64,7 @@ class Release(Record):
 def decide(plan: Plan, evaluations: tuple[Evaluation, ...]) -> PackagingJob:
     """Rank the evaluations per accelerator and across all of them."""
     metrics = plan.config.flat_metrics
+    here = next((request for request in plan.requests if not request.accelerator.runtime), plan.requests[0])
     return PackagingJob(
         candidates=plan.candidates,
         accelerators=plan.config.accelerators,
@@ -79,7 +80,7 @@ def decide(plan: Plan, evaluations: tuple[Evaluation, ...]) -> PackagingJob:
         },
         data=plan.data,
         input_keys=plan.input_keys,
-        fingerprint=plan.requests[0].fingerprint,
+        fingerprint=here.fingerprint,
     )
 
 
