@@ -102,7 +102,7 @@ def default_text(value: dict[str, Any]) -> str:
     """Return the default as it would be written, without what is not set in it."""
     default = json.loads(
         json.dumps(value.get("default")),
-        object_hook=lambda members: {key: item for key, item in members.items() if item not in (None, {})},
+        object_hook=lambda members: {key: item for key, item in members.items() if item not in (None, {}, [])},
     )
     return "" if default in (None, {}, []) else f"`{default if isinstance(default, str) else json.dumps(default)}`"
 

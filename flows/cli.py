@@ -84,8 +84,8 @@ def plan(config: ConfigArgument = DEFAULT_CONFIG, as_json: JsonOption = False) -
         for package in shown.packages:
             state = {True: "cached", False: "to do", None: "after ranking"}[package.is_cached]
             out.print(f"{package.type} ({state}): {package.what}")
-        for provider in shown.absent_providers:
-            out.print(f"{provider} is not in this onnxruntime, so what needs it will fail and the run will end incomplete")
+        for doubt in shown.doubtful_accelerators:
+            out.print(doubt, markup=False)
         for merged in (candidate for candidate in prepared.plan.candidates if candidate.same_as):
             out.print(f"{merged.name} is the same as {', '.join(merged.same_as)} and is evaluated once")
         out.print(f"About {shown.estimate_s:.0f} s of work, and up to 20 s to start a temporary Prefect API where none runs.")

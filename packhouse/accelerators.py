@@ -1,16 +1,19 @@
 """What a candidate is graded on: a device and the execution provider that drives it."""
 
 import difflib
+import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from packhouse.pins import parse_runtime
 from packhouse.records import Record
 
 DEFAULT_PROVIDER = "CPUExecutionProvider"
 PROVIDER_SUFFIX = "ExecutionProvider"
+PLUGIN_FOLDER = "{plugin}"  # in provider options: the folder of the plug-in's library
 
-# Names that onnxruntime, its distributions and its plug-in libraries register providers under.
+# Names that onnxruntime, its distributions and their plug-in libraries register providers under; others need `plugin`.
 KNOWN_PROVIDERS = (
     "ACLExecutionProvider",
     "ArmNNExecutionProvider",
@@ -95,6 +98,18 @@ class Accelerator(Record):
     session_options: SessionOptions = Field(
         default=SessionOptions(), description="Session options; a candidate's own inference settings override them."
     )
+    runtime: tuple[str, ...] = Field(
+        default=(),
+        description="Pinned packages of an environment of its own, with one onnxruntime distribution among them; "
+        "without them the onnxruntime of Packhouse's environment is used.",
+        examples=["onnxruntime-openvino==1.24.1", ["onnxruntime==1.31.1", "onnxruntime-qnn==2.7.0"]],
+    )
+    plugin: str | None = Field(
+        default=None,
+        description="Import name of the package that has the execution provider as a plug-in library; "
+        "`{plugin}` in provider options is the folder of that library.",
+        examples=["onnxruntime_qnn"],
+    )
 
     concurrency_limit: str | None = Field(
         default=None,
@@ -113,19 +128,52 @@ class Accelerator(Record):
     def _options_as_text(cls, value: object) -> object:
         return {key: str(item) for key, item in value.items()} if isinstance(value, dict) else value
 
+    @field_validator("runtime", mode="before", json_schema_input_type=str | tuple[str, ...])
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("runtime")
+    @classmethod
+    def _runtime_is_pinned(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(str, parse_runtime(value)))
+
+    @field_validator("plugin")
+    @classmethod
+    def _plugin_is_a_module(cls, value: str | None) -> str | None:
+        if value is not None and not all(part.isidentifier() for part in value.split(".")):
+            raise ValueError(f"{value!r} is not the name of a Python module; write it as in import, such as onnxruntime_qnn")
+        return value
+
+    @model_validator(mode="after")
+    def _plugin_makes_sense(self) -> "Accelerator":
+        if self.plugin and self.execution_provider == DEFAULT_PROVIDER:
+            raise ValueError(
+                f"{DEFAULT_PROVIDER} is built into onnxruntime and comes from no plug-in; "
+                f"name the execution provider of {self.plugin}, or leave out plugin"
+            )
+        if self.plugin and not re.search("[A-Za-z0-9]", self.execution_provider):
+            raise ValueError(f"{self.execution_provider!r} is no name of an execution provider; write that of {self.plugin}")
+        used = next((key for key, value in self.provider_options.items() if PLUGIN_FOLDER in value), None)
+        if used and not self.plugin:
+            raise ValueError(f"provider option {used!r} has {PLUGIN_FOLDER}, and there is no plug-in; set plugin")
+        return self
+
     @model_validator(mode="after")
     def _provider_is_known(self) -> "Accelerator":
-        if self.execution_provider not in KNOWN_PROVIDERS:
+        if self.execution_provider not in KNOWN_PROVIDERS and not self.plugin:
             names = {name.removesuffix(PROVIDER_SUFFIX).lower(): name for name in KNOWN_PROVIDERS}
             close = difflib.get_close_matches(self.execution_provider.lower().split("exec")[0], names, 1)
-            hint = f"did you mean {names[close[0]]}?" if close else f"use one of {', '.join(KNOWN_PROVIDERS)}"
+            hint = f"did you mean {names[close[0]]}?" if close else f"use one of {', '.join(KNOWN_PROVIDERS)}."
+            hint += " For one that a plug-in brings, set plugin too"
             raise ValueError(f"unknown execution provider {self.execution_provider!r}; {hint}")
         return self
 
     @property
     def spec(self) -> str:
-        """Device, dash, provider without its suffix in lower case: ``gpu-cuda``."""
-        return f"{self.device}-{self.execution_provider.removesuffix(PROVIDER_SUFFIX).lower()}"
+        """Device, dash, provider without its suffix in lower case, with single dashes: ``gpu-cuda``, ``cpu-cpu-ep``."""
+        provider = self.execution_provider.removesuffix(PROVIDER_SUFFIX) or self.execution_provider
+        return f"{self.device}-{re.sub('[^a-z0-9]+', '-', provider.lower()).strip('-')}"
 
     @property
     def identity(self) -> dict[str, Any]:

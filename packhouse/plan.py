@@ -13,7 +13,7 @@ from packhouse.candidates import Candidate, FoundModel, identify, receive
 from packhouse.config import PackhouseConfig
 from packhouse.errors import InputError, Problem
 from packhouse.evaluation.data import DataConfig, Dataset, input_keys, select
-from packhouse.evaluation.fingerprint import fingerprint
+from packhouse.evaluation.fingerprint import fingerprint, this_machine
 from packhouse.evaluation.generated import generate
 from packhouse.evaluation.latency import TimingPlan
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
@@ -63,6 +63,7 @@ class Plan(Record):
             input_keys=self.input_keys,
             plan=self.timing,
             fingerprint=request.fingerprint,
+            machine=this_machine(),
         )
 
 
@@ -108,7 +109,7 @@ def prepare(config: PackhouseConfig) -> Prepared:
             input_keys=input_keys(dataset.inputs),
             batch_size=samples.batch_size,
             timing_batch_size=samples.timing_batch_size,
-            fingerprint=fingerprint(),
+            fingerprint=fingerprint(accelerator.runtime, accelerator.plugin),
         )
         for accelerator in config.accelerators
         for candidate in candidates

@@ -83,6 +83,7 @@ def decide(plan: Plan, gradings: Sequence[Grading], compare: Compare = compare_i
         compare=compare,
         objective=Objective(kind=plan.config.objective, weights=plan.config.weights),
     )
+    here = next((request for request in plan.requests if not request.accelerator.runtime), plan.requests[0])
     return PackagingJob(
         candidates=plan.candidates,
         accelerators=plan.config.accelerators,
@@ -94,7 +95,7 @@ def decide(plan: Plan, gradings: Sequence[Grading], compare: Compare = compare_i
         by_accelerator={grading.accelerator: ranked(grading.evaluations) for grading in gradings},
         data=plan.data,
         input_keys=plan.input_keys,
-        fingerprint=plan.requests[0].fingerprint,
+        fingerprint=here.fingerprint,
     )
 
 

@@ -13,7 +13,7 @@ from packhouse.evaluation.evaluate import evaluate
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.report.tables import shown
 from tasks.fan_out import fan_out
-from tasks.storage import artifact_store
+from tasks.storage import artifact_store, runtime_environments
 
 
 def evaluation_key(_: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -35,7 +35,9 @@ def evaluate_candidate(request: EvaluationRequest) -> Evaluation:
         EvaluationFailed: with the reason, which no later run takes from the cache.
     """
     try:
-        evaluation = evaluate(request, artifact_store(), partial(_log_step, request))
+        say = partial(_log_step, request)
+        python = runtime_environments().python(request.accelerator.runtime, say)
+        evaluation = evaluate(request, artifact_store(), say, python)
     except (PackhouseError, OSError) as error:
         _log_step(request, f"failed: {error}")
         raise EvaluationFailed(str(error)) from error

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import onnxruntime
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 
+from packhouse.accelerators import Accelerator
 from packhouse.artifacts import ArtifactStore
 from packhouse.evaluation.evidence import Evidence
+from packhouse.evaluation.probe import probe
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.evaluation.timing import TimingOutcome
 from packhouse.packaging import Packaging
@@ -20,7 +21,7 @@ from packhouse.release import Grading, Package, decide
 from tasks.evaluate import has_its_files
 from tasks.package import has_its_files as package_has_its_files
 from tasks.package import package_key
-from tasks.storage import result_folder
+from tasks.storage import result_folder, runtime_environments
 from tasks.time import can_be_reused
 
 R = TypeVar("R", bound=Record)
@@ -65,7 +66,7 @@ class Preview:
     evaluations: tuple[PlannedEvaluation, ...]
     timings: tuple[PlannedTiming, ...]
     packages: tuple[PlannedPackage, ...]
-    absent_providers: tuple[str, ...]
+    doubtful_accelerators: tuple[str, ...]
     estimate_s: float
 
 
@@ -81,7 +82,6 @@ def preview(plan: Plan) -> Preview:
         timings += [timing] if timing else []
     packages = [_planned(packaging, plan, gradings) for packaging in plan.config.packaging]
     usual = sum(evaluation.duration_s for evaluation in done) / len(done) if done else USUAL_EVALUATION_S
-    wanted = {accelerator.execution_provider for accelerator in plan.config.accelerators}
     to_time = sum(
         len(plan.candidates if item.candidates is None else item.candidates) for item in timings if not item.is_cached
     )
@@ -92,10 +92,23 @@ def preview(plan: Plan) -> Preview:
         ),
         timings=tuple(timings),
         packages=tuple(packages),
-        absent_providers=tuple(sorted(wanted - set(onnxruntime.get_available_providers()))),
+        doubtful_accelerators=tuple(filter(None, map(_doubt, plan.config.accelerators))),
         estimate_s=usual * (len(plan.requests) - len(done))
         + USUAL_TIMING_S * to_time
         + USUAL_PACKAGE_S * sum(not package.is_cached for package in packages),
+    )
+
+
+def _doubt(accelerator: Accelerator) -> str | None:
+    """Return why an accelerator will not run, or cannot be tried yet; None where it runs. Installs nothing."""
+    python = runtime_environments().installed(accelerator.runtime)
+    if python is None:
+        return f"{accelerator.spec}: a run will first install {', '.join(accelerator.runtime)}; whether it works shows then"
+    reason = probe(accelerator, python)
+    return (
+        f"{accelerator.spec} does not run here, so all on it will fail and the run will end incomplete: {reason}"
+        if reason
+        else None
     )
 
 

@@ -8,6 +8,7 @@ from prefect.settings import get_current_settings
 
 from packhouse.artifacts import ArtifactStore
 from packhouse.errors import ArtifactError
+from packhouse.evaluation.runtimes import RuntimeEnvironments
 
 
 def artifact_store() -> ArtifactStore:
@@ -30,6 +31,11 @@ def result_folder() -> Path:
 def package_cache() -> Path:
     """Return the folder for downloads that outlive a run."""
     return get_current_settings().home / "packhouse-cache"
+
+
+def runtime_environments() -> RuntimeEnvironments:
+    """Return the environments of accelerators that bring their own onnxruntime; they outlive a run."""
+    return RuntimeEnvironments(package_cache() / "runtimes")
 
 
 def _folder_of(storage: WritableFileSystem) -> Path:

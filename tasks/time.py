@@ -20,7 +20,7 @@ from packhouse.release import Grading
 from packhouse.report.tables import shown, standing_rows
 from tasks.device import device_limits
 from tasks.fan_out import fan_out
-from tasks.storage import artifact_store
+from tasks.storage import artifact_store, runtime_environments
 
 SHOWN_EVERY_S = 2.0
 
@@ -40,8 +40,9 @@ def timing_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
 def time_on_accelerator(request: TimingRequest) -> TimingOutcome:
     """Hold the tournament of an accelerator, and show how it goes."""
     show = _Show(request)
+    python = runtime_environments().python(request.accelerator.runtime, show.step)
     with device_limits(request.accelerator):
-        outcome = time_candidates(request, artifact_store(), show.standings, show.step)
+        outcome = time_candidates(request, artifact_store(), show.standings, show.step, python)
     show.end(outcome)
     return outcome
 

@@ -69,6 +69,71 @@ class TestAccelerator:
             SessionOptions.model_validate(options)
 
 
+class TestRuntime:
+    def test_by_default_there_is_none_and_no_plugin(self) -> None:
+        assert (Accelerator().runtime, Accelerator().plugin) == ((), None)
+
+    @pytest.mark.parametrize("written", ["OnnxRuntime_OpenVINO == 1.24.1", ["onnxruntime-openvino==1.24.1"]])
+    def test_it_is_one_package_or_a_list_of_them_in_canonical_form(self, written: Any) -> None:
+        assert Accelerator(runtime=written).runtime == ("onnxruntime-openvino==1.24.1",)
+
+    @pytest.mark.parametrize(
+        ("written", "what"),
+        [
+            ("onnxruntime-gpu", "is not pinned to one version, so results could not be compared; write name==version"),
+            (["onnxruntime==1.31.1", "onnxruntime-gpu==1.31.1"], "are both distributions of onnxruntime"),
+            ("onnxruntime-qnn==2.7.0", "there is no distribution of onnxruntime"),
+            (["onnxruntime==1.31.1", 3], "should be a valid string"),
+        ],
+    )
+    def test_what_is_no_runtime_is_refused(self, written: Any, what: str) -> None:
+        with pytest.raises(ValidationError, match=what):
+            Accelerator(runtime=written)
+
+    def test_equal_runtimes_make_equal_accelerators(self) -> None:
+        one = Accelerator(runtime=("onnxruntime==1.31.1", "onnxruntime-qnn==2.7.0"))
+        other = Accelerator(runtime=("onnxruntime-qnn==2.7.0", "onnxruntime==1.31.1"))
+
+        assert one.content_digest == other.content_digest
+
+    @pytest.mark.parametrize(
+        ("provider", "spec"),
+        [("cpu_ep", "cpu-cpu-ep"), ("My.Fancy EP", "cpu-my-fancy-ep"), ("QNNExecutionProvider", "cpu-qnn"), ("__x", "cpu-x")],
+    )
+    def test_a_plugin_may_call_its_provider_what_it_likes_and_the_spec_is_in_plain_letters(
+        self, provider: str, spec: str
+    ) -> None:
+        assert Accelerator(execution_provider=provider, plugin="some_plugin").spec == spec
+
+    def test_an_unknown_provider_without_a_plugin_is_refused_with_a_word_on_plugins(self) -> None:
+        with pytest.raises(
+            ValidationError, match=r"unknown execution provider 'cpu_ep'.*that a plug-in brings, set plugin too"
+        ):
+            Accelerator(execution_provider="cpu_ep")
+
+    @pytest.mark.parametrize("name", ["onnxruntime-qnn", "", "a b", ".a", "a..b", "1a", "/tmp/a.so"])
+    def test_a_plugin_that_is_no_module_name_is_refused(self, name: str) -> None:
+        with pytest.raises(ValidationError, match="is not the name of a Python module; write it as in import"):
+            Accelerator(execution_provider="QNNExecutionProvider", plugin=name)
+
+    def test_the_built_in_cpu_provider_comes_from_no_plugin(self) -> None:
+        with pytest.raises(ValidationError, match=r"is built into onnxruntime.*; name the execution provider of nxrt_ep_cpu"):
+            Accelerator(plugin="nxrt_ep_cpu")
+
+    @pytest.mark.parametrize("name", ["", "__", "–"])
+    def test_a_provider_without_a_letter_is_refused(self, name: str) -> None:
+        with pytest.raises(ValidationError, match="is no name of an execution provider"):
+            Accelerator(execution_provider=name, plugin="a")
+
+    def test_the_folder_of_a_plugin_needs_a_plugin(self) -> None:
+        options = {"backend_path": "{plugin}/libQnnHtp.so"}
+        with pytest.raises(ValidationError, match=r"'backend_path' has \{plugin\}, and there is no plug-in; set plugin"):
+            Accelerator(execution_provider="QNNExecutionProvider", provider_options=options)
+
+        kept = Accelerator(execution_provider="QNNExecutionProvider", provider_options=options, plugin="onnxruntime_qnn")
+        assert kept.provider_options == options
+
+
 class TestSession:
     def test_options_of_the_candidate_win_and_the_others_stay(self) -> None:
         accelerator = Accelerator(session_options=SessionOptions(intra_op_num_threads=4, execution_mode=1))

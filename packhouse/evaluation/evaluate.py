@@ -1,6 +1,7 @@
 """Evaluate one candidate on one accelerator: one worker, one session, all metrics but those that have to be timed."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from packhouse.evaluation.latency import NS_PER_MS
 from packhouse.evaluation.quality import quality, quality_interval
 from packhouse.evaluation.records import Evaluation, EvaluationRequest, MetricValue
 from packhouse.evaluation.session_host import SessionHost
+from packhouse.evaluation.sessions import session_arguments
 from packhouse.metrics import QUALITY_TYPES, Metric
 
 Say = Callable[[str], None]
@@ -56,8 +58,10 @@ class Computed:
         return MetricValue(value=self.startup_ms[metric.sub_type], unit=metric.unit, n=1)
 
 
-def evaluate(request: EvaluationRequest, store: ArtifactStore, say: Say = lambda _: None) -> Evaluation:
-    """Measure what the request asks for; `say` is told what is going on.
+def evaluate(
+    request: EvaluationRequest, store: ArtifactStore, say: Say = lambda _: None, python: str = sys.executable
+) -> Evaluation:
+    """Measure what the request asks for with the onnxruntime of the interpreter `python`; `say` is told what is going on.
 
     The device is shared with other candidates, and not with a tournament.
 
@@ -70,7 +74,7 @@ def evaluate(request: EvaluationRequest, store: ArtifactStore, say: Say = lambda
         device_locks(request.accelerator.devices, exclusive=False, waiting=lambda: say("waiting for the device")),
     ):
         say("creating the session")
-        with SessionHost(scratch) as host:
+        with SessionHost(scratch, python) as host:
             evaluation = _compute(request, host, store, scratch, say)
     return evaluation.model_copy(update={"duration_s": time.monotonic() - began})
 
@@ -133,17 +137,11 @@ def open_session(
     Raises:
         EvaluationFailed: the session cannot be created, or not wholly on the provider.
     """
-    settings = accelerator.session_for(candidate.settings)
-    options = settings.session_options.model_dump(exclude_none=True)
+    arguments = session_arguments(accelerator, candidate.settings, model)
+    options = arguments["session_options"]
     options["extra_session_config"] = {**options.get("extra_session_config", {}), **(extra_session_config or {})}
     host.ask("read_data", path=str(data), inputs={value.name: input_keys[value.name] for value in candidate.inputs})
-    return host.ask(
-        "create_session",
-        model=str(model),
-        provider=settings.execution_provider,
-        provider_options=settings.provider_options,
-        session_options=options,
-    )
+    return host.ask("create_session", **arguments)
 
 
 def _predict(

@@ -28,9 +28,10 @@ class SessionHost:
         """Start the worker with the interpreter `python`; `scratch` takes its messages and is where it works."""
         self._log = scratch / "worker.log"
         self.timeout_s = timeout_s
+        isolation = "-P" if python == sys.executable else "-I"  # what is on this one's path is not for another's runtime
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [python, "-P", str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=scratch
+                [python, isolation, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=scratch
             )
 
     @property

@@ -1,6 +1,7 @@
 """Time all candidates of an accelerator that are still in question, on a device that they have to themselves."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ from packhouse.candidates import Candidate, lay_out
 from packhouse.errors import EvaluationFailed
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.evaluate import open_session
-from packhouse.evaluation.fingerprint import Fingerprint
+from packhouse.evaluation.fingerprint import Fingerprint, Machine
 from packhouse.evaluation.latency import TimingPlan
 from packhouse.evaluation.records import Evaluation, MetricValue
 from packhouse.evaluation.session_host import SessionHost
@@ -40,6 +41,7 @@ class TimingRequest(Record):
     input_keys: dict[str, str]
     plan: TimingPlan
     fingerprint: Fingerprint
+    machine: Machine
 
     @property
     def key(self) -> str:
@@ -58,6 +60,7 @@ class TimingRequest(Record):
                 "inputs": self.input_keys,
                 "plan": self.plan.model_dump(mode="json"),
                 "fingerprint": self.fingerprint.model_dump(mode="json"),
+                "machine": self.machine.model_dump(mode="json"),
             }
         )
 
@@ -129,16 +132,23 @@ def in_question(
 
 
 def time_candidates(
-    request: TimingRequest, store: ArtifactStore, tell: Tell = lambda _: None, say: Say = lambda _: None
+    request: TimingRequest,
+    store: ArtifactStore,
+    tell: Tell = lambda _: None,
+    say: Say = lambda _: None,
+    python: str = sys.executable,
 ) -> TimingOutcome:
-    """Hold the tournament. `tell` is told the standings from time to time, and `say` what is going on."""
+    """Hold the tournament with the onnxruntime of the interpreter `python`.
+
+    `tell` is told the standings from time to time, and `say` what is going on.
+    """
     with (
         store.staging() as scratch,
         device_locks(request.accelerator.devices, exclusive=True, waiting=lambda: say("waiting for the device")),
         ExitStack() as running,
     ):
         say("creating the sessions")
-        field = _Field(request, store, scratch)
+        field = _Field(request, store, scratch, python)
         for candidate in request.candidates:
             field.open(candidate, running)
         say("timing")
@@ -164,8 +174,8 @@ def time_candidates(
 class _Field:
     """The candidates that take part: their workers by digest, and why others cannot."""
 
-    def __init__(self, request: TimingRequest, store: ArtifactStore, scratch: Path) -> None:
-        self._request, self._store, self._scratch = request, store, scratch
+    def __init__(self, request: TimingRequest, store: ArtifactStore, scratch: Path, python: str) -> None:
+        self._request, self._store, self._scratch, self._python = request, store, scratch, python
         self.hosts: dict[str, SessionHost] = {}
         self.batch_sizes: dict[str, int] = {}
         self.ownership: dict[str, str] = {}
@@ -183,7 +193,7 @@ class _Field:
         """Start a worker with the session of a candidate, until `running` ends."""
         folder = self._scratch / candidate.digest
         folder.mkdir()
-        host = running.enter_context(SessionHost(folder))
+        host = running.enter_context(SessionHost(folder, self._python))
         try:
             self.ownership = self._take_the_device(host)
             open_session(

@@ -8,10 +8,13 @@ standard input as ``{"do": <name>, ...}``; answers go to what was standard outpu
 import ctypes
 import functools
 import gc
+import importlib
 import json
 import os
+import re
 import resource
 import signal
+import stat
 import sys
 import time
 import zipfile
@@ -23,6 +26,8 @@ import numpy as np
 import onnxruntime as ort
 
 CPU = "CPUExecutionProvider"
+NODES_ON_CPU = "nodes that are assigned to the default CPU EP"  # what onnxruntime says where that is forbidden
+PLUGIN_FOLDER = "{plugin}"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -55,6 +60,8 @@ class Worker:
 
     def __init__(self) -> None:
         self.data: Arrays = {}
+        self.session: Any = None
+        self.libraries: dict[str, str] = {}
         self.memory_before = 0
         self.next_sample = 0
         self.is_timed = False
@@ -71,35 +78,48 @@ class Worker:
         return {"providers": ort.get_available_providers()}
 
     def create_session(
-        self, model: str, provider: str, provider_options: dict[str, str], session_options: dict[str, Any]
+        self,
+        *,
+        model: str,
+        provider: str,
+        provider_options: dict[str, str],
+        session_options: dict[str, Any],
+        plugin: str | None = None,
+        device: str = "cpu",
     ) -> dict[str, Any]:
-        """Create the session on exactly `provider`; any node left to the CPU instead is a reason to refuse."""
-        if provider not in ort.get_available_providers():
+        """Create the session on exactly `provider`; any node left to the CPU instead is a reason to refuse.
+
+        The provider is built into onnxruntime, or comes with the module `plugin` and drives a device of the kind `device`.
+        """
+        if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):
+            raise Refused(
+                f"onnxruntime {ort.__version__} does not tell which provider runs each node, so nothing would prove that "
+                f"{provider} does; use 1.24 or later"
+            )
+        self.memory_before = resident_bytes("VmRSS")
+        devices = self._devices(plugin, provider, device) if plugin else None
+        if devices is None and provider not in ort.get_available_providers():
             raise Refused(
                 f"{provider} is not in this onnxruntime ({ort.__version__}); it has {', '.join(ort.get_available_providers())}"
             )
-        self.memory_before = resident_bytes("VmRSS")
-        options = _session_options(session_options)
-        if provider != CPU:
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        self._new_session = functools.partial(
-            ort.InferenceSession,
-            model,
-            options,
-            providers=[provider],
-            provider_options=[provider_options],
-            enable_fallback=0,
-        )
+        folder = str(Path(self.libraries[provider]).parent) if devices else PLUGIN_FOLDER
+        given = {key: value.replace(PLUGIN_FOLDER, folder) for key, value in provider_options.items()}
+        self.new_session = functools.partial(_open, model, provider, devices, given, session_options)
         started = time.perf_counter_ns()
-        self.session = self._new_session()
+        try:
+            self.session = self.new_session()
+        except Exception as error:
+            if NODES_ON_CPU in str(error):
+                fallen = self.new_session(node_fallback=True)
+                raise Refused(_what_fell_back(fallen, provider)) from error
+            if isinstance(error, RuntimeError | ValueError) and provider != CPU:  # what onnxruntime's constructor retries
+                reason = f"{provider} failed to create the session, and onnxruntime's retry on the CPU is refused"
+                raise Refused(f"{reason}: {_one_line(error)}") from error
+            raise
         duration_ns = time.perf_counter_ns() - started
-        placement: dict[str, int] = {}
-        for subgraph in self.session.get_provider_graph_assignment_info():
-            placement[subgraph.ep_name] = placement.get(subgraph.ep_name, 0) + len(subgraph.get_nodes())
-        if strays := {name: count for name, count in placement.items() if name != provider}:
-            raise Refused(f"only {placement.get(provider, 0)} of its nodes run on {provider}; elsewhere: {strays}")
-        if self.session.get_providers()[0] != provider:
-            raise Refused(f"{provider} could not be used; the session fell back to {', '.join(self.session.get_providers())}")
+        placement = _placement(self.session)
+        if set(placement) - {provider} or self.session.get_providers()[0] != provider:
+            raise Refused(_what_fell_back(self.session, provider))
         self.input_types = {value.name: value.type for value in self.session.get_inputs()}
         self.fixed_batch = next(
             (value.shape[0] for value in self.session.get_inputs() if value.shape and isinstance(value.shape[0], int)),
@@ -145,7 +165,7 @@ class Worker:
         if self.is_timed:
             self._release_session()
             self.padding = np.ones(int(self.random.integers(1, 1 << 18)), np.uint8)
-            self.session = self._new_session()
+            self.session = self.new_session()
             self._make_calls()
         self.is_timed = True
         block, done, previous = min(warmup, 10), 0, 0.0
@@ -228,10 +248,42 @@ class Worker:
         """Return how far resident memory rose above what it was before the session, in bytes."""
         return {"bytes": max(0, resident_bytes("VmHWM") - self.memory_before)}
 
+    def close(self) -> None:
+        """Let go of the session, then of the plug-in libraries, which have to outlive it."""
+        self._release_session()
+        for name in self.libraries:
+            ort.unregister_execution_provider_library(name)
+        self.libraries = {}
+
     def _release_session(self) -> None:
         self.calls = []
-        del self.session
+        self.session = None
         gc.collect()
+
+    def _devices(self, plugin: str, provider: str, kind: str) -> list[Any]:
+        """Register the library of `plugin` if that is not done, and return the device that its provider is to drive."""
+        if not hasattr(ort, "register_execution_provider_library"):
+            raise Refused(f"onnxruntime {ort.__version__} takes no plug-in providers; use 1.24 or later")
+        others = {device.ep_name for device in ort.get_ep_devices()}
+        if provider not in self.libraries:
+            library = _library_of(plugin)
+            try:
+                ort.register_execution_provider_library(provider, library)
+            except Exception as error:
+                raise Refused(
+                    f"onnxruntime {ort.__version__} cannot load the library of {plugin}: {_one_line(error)}"
+                ) from error
+            self.libraries[provider] = library
+        found = ort.get_ep_devices()
+        mine = [device for device in found if device.ep_name == provider]
+        if not mine:
+            names = sorted({device.ep_name for device in found} - others)
+            what = f"has no {provider}, but {', '.join(names)}" if names else f"finds no device here for {provider}"
+            raise Refused(f"{plugin} {what}")
+        kinds = [device.device.type.name.lower() for device in mine]
+        if kind not in kinds:
+            raise Refused(f"{provider} of {plugin} drives a {kinds[0]} here, and no {kind}; write device: {kinds[0]}")
+        return [mine[kinds.index(kind)]]
 
     def _batches(self, size: int, limit: int | None = None, *, fill_last: bool = True) -> Iterator[tuple[Arrays, int]]:
         """Yield feeds of `size` samples and how many of them are new; the last one may be filled up from the start.
@@ -243,6 +295,25 @@ class Worker:
             index = np.arange(start, start + size if fill_last else min(start + size, total)) % total
             feed = {name: _as_input(array[index], self.input_types[name]) for name, array in self.data.items()}
             yield feed, min(size, total - start)
+
+
+def _open(
+    model: str,
+    provider: str,
+    devices: list[Any] | None,
+    provider_options: dict[str, str],
+    session_options: dict[str, Any],
+    *,
+    node_fallback: bool = False,
+) -> Any:
+    """Create a session on `provider`, or on the devices of a plug-in; only to explain a refusal may nodes go to the CPU."""
+    options = _session_options(session_options)
+    if provider != CPU and not node_fallback:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if devices:
+        options.add_provider_for_devices(devices, provider_options)
+        return ort.InferenceSession(model, options, enable_fallback=0)
+    return ort.InferenceSession(model, options, providers=[provider], provider_options=[provider_options], enable_fallback=0)
 
 
 def _session_options(settings: dict[str, Any]) -> ort.SessionOptions:
@@ -262,6 +333,52 @@ def _session_options(settings: dict[str, Any]) -> ort.SessionOptions:
             setattr(options, name, value)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
+
+
+def _library_of(plugin: str) -> str:
+    """Return the library of a plug-in package, by the convention that such packages follow."""
+    try:
+        module = importlib.import_module(plugin)
+    except ImportError as error:
+        raise Refused(f"the plug-in {plugin} cannot be imported ({error}); is its package in this environment?") from error
+    if not hasattr(module, "get_library_path"):
+        raise Refused(f"{plugin} has no get_library_path(), so it is no plug-in provider")
+    return str(module.get_library_path())
+
+
+def _placement(session: Any) -> dict[str, int]:
+    """Count the nodes that each provider runs."""
+    counts: dict[str, int] = {}
+    for subgraph in session.get_provider_graph_assignment_info():
+        counts[subgraph.ep_name] = counts.get(subgraph.ep_name, 0) + len(subgraph.get_nodes())
+    return counts
+
+
+def _what_fell_back(session: Any, provider: str) -> str:
+    """Say what of a session is not on `provider`: single nodes, or everything because the provider did not start."""
+    if provider not in session.get_providers():
+        return (
+            f"{provider} is in onnxruntime {ort.__version__} and does not work here; all would run on the CPU" + _logged_error()
+        )
+    placement = _placement(session)
+    strays = ", ".join(f"{count} on {name}" for name, count in placement.items() if name != provider)
+    elsewhere = [part for part in session.get_provider_graph_assignment_info() if part.ep_name != provider]
+    operators = ", ".join(sorted({node.op_type for part in elsewhere for node in part.get_nodes()}))
+    return f"{provider} does not take all of its nodes: {placement.get(provider, 0)} run there, {strays} ({operators})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _logged_error() -> str:
+    """Return the last cause that onnxruntime logged, where standard error is a file; its exceptions do not always have it."""
+    log = Path("/proc/self/fd/2")
+    if not log.exists() or not stat.S_ISREG(os.fstat(2).st_mode):
+        return ""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))
+    causes = [line for line in re.findall(r"\[E:onnxruntime.*?\] (.*)", text) if NODES_ON_CPU not in line]
+    return f": {causes[-1].strip()}" if causes else ""
 
 
 def _as_input(array: Any, onnx_type: str) -> Any:
@@ -299,6 +416,7 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001 - whatever a provider raises is the reason
             answer = {"refused": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
+    worker.close()
 
 
 if __name__ == "__main__":

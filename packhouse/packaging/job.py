@@ -10,6 +10,7 @@ from packhouse.evaluation.fingerprint import Fingerprint
 from packhouse.evaluation.records import Evaluation
 from packhouse.evaluation.tournament import Summary
 from packhouse.metrics import Metric
+from packhouse.pins import distribution_of, parse_runtime
 from packhouse.ranking import Ranked, Ranking
 from packhouse.records import Record
 
@@ -39,6 +40,12 @@ class PackagingJob(Record):
     def accelerator(self, spec: str) -> Accelerator:
         """Return the accelerator with a spec."""
         return next(accelerator for accelerator in self.accelerators if accelerator.spec == spec)
+
+    def runtime_on(self, spec: str) -> tuple[str, str]:
+        """Return name and version of the onnxruntime distribution that candidates were measured with on an accelerator."""
+        if pins := parse_runtime(self.accelerator(spec).runtime):
+            return distribution_of(pins).name, distribution_of(pins).version
+        return self.fingerprint.runtime, self.fingerprint.runtime_version
 
     def evaluation(self, ranked: Ranked) -> Evaluation:
         """Return the evaluation that a place in a ranking stands for."""

@@ -42,7 +42,7 @@ class PackagedCandidate(Record):
             overall_rank=overall.rank,
             decided_by=ranked.decided_by,
             model_path=model_path,
-            runtime=job.fingerprint.runtime,
+            runtime=job.runtime_on(ranked.accelerator)[0],
             runtime_version=job.evaluation(ranked).runtime_version,
         )
 

@@ -35,7 +35,7 @@ def description(job: PackagingJob, ranked: Ranked) -> dict[str, Content]:
     provider, options = settings.execution_provider, settings.session_options.model_dump(exclude_none=True)
     if "execution_mode" in options:
         options["execution_mode"] = EXECUTION_MODES[options["execution_mode"]]
-    requirements = ["mlflow-skinny", "onnx", "pandas", f"{job.fingerprint.runtime}=={job.fingerprint.runtime_version}"]
+    requirements = ["mlflow-skinny", "onnx", "pandas", "==".join(job.runtime_on(ranked.accelerator))]
     model = Model(
         utc_time_created=EPOCH,
         model_uuid=candidate.digest[:32],

@@ -79,7 +79,7 @@ class Zipfile(Packaging):
         samples["sample_input.json"] = Content.of_json(sample_input(job, workplace.store))
         contents |= below(SAMPLES, samples)
         if self.include_runtime_packages:
-            wheels = runtime_packages.fetch(job.fingerprint.runtime, job.fingerprint.runtime_version, workplace.cache)
+            wheels = runtime_packages.fetch(*job.runtime_on(job.best.accelerator), workplace.cache)
             contents |= below(RUNTIME, {wheel.name: Content.of(wheel) for wheel in wheels})
         archive = workplace.scratch / self.output_name
         write_archive(archive, with_manifest(contents, tuple(packaged)))

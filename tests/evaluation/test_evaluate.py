@@ -310,7 +310,7 @@ class TestFailures:
         cloud = {"execution_provider": "AzureExecutionProvider"}
         (request,) = requests_for(write_family(tmp_path / "models", [0.0]), store, LATENCY, accelerators=[cloud])
 
-        assert "default CPU EP" in self.failure(request, store)
+        assert "AzureExecutionProvider does not take all of its nodes" in self.failure(request, store)
 
     def test_a_killed_worker_is_the_reason_and_others_go_on(
         self, tmp_path: Path, store: ArtifactStore, break_worker: Callable[..., None]

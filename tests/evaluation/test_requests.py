@@ -91,6 +91,7 @@ CHANGES_IT: dict[str, Change] = {
     "device": set_in("accelerators", 0, "device", to="gpu"),
     "provider": set_in("accelerators", 0, "execution_provider", to="OpenVINOExecutionProvider"),
     "provider options": set_in("accelerators", 0, "provider_options", to={"device_id": "1"}),
+    "runtime": set_in("accelerators", 0, "runtime", to="onnxruntime==1.31.0"),
     "session options": set_in("accelerators", 0, "session_options", to={"intra_op_num_threads": 2}),
     "sub type": set_in(*SUB_TYPE, "name", to="recall"),
     "metric settings": set_in(*SUB_TYPE, "metric_config", to={"average": "macro"}),
@@ -144,7 +145,14 @@ def test_names_places_and_what_is_made_of_the_numbers_leave_the_key(
 
 
 @pytest.mark.parametrize(
-    "change", [{"cpu_model": "another"}, {"cpu_count": 1000}, {"runtime_version": "0.1"}, {"runtime": "onnxruntime-gpu"}]
+    "change",
+    [
+        {"cpu_model": "another"},
+        {"cpu_count": 1000},
+        {"runtime_version": "0.1"},
+        {"runtime": "onnxruntime-gpu"},
+        {"libraries": {"onnxruntime-qnn": "2.7.0"}},
+    ],
 )
 def test_another_machine_or_runtime_changes_the_key(
     document: Document, store: ArtifactStore, tmp_path: Path, change: dict[str, Any]

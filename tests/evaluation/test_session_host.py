@@ -236,3 +236,18 @@ def test_the_worker_needs_only_numpy_and_onnxruntime(tmp_path: Path) -> None:
     )
 
     assert "CPUExecutionProvider" in json.loads(done.stdout)["ok"]["providers"]
+
+
+def test_the_worker_of_another_interpreter_takes_nothing_from_the_path_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PYTHONPATH stands before the packages of an environment, and would put another onnxruntime in the place of its own."""
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "onnxruntime.py").write_text("raise ImportError('the wrong one')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"))
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+
+    with SessionHost(tmp_path, str(python)) as host:
+        assert "CPUExecutionProvider" in host.ask("providers")["providers"]

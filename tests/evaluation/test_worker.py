@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -41,6 +42,76 @@ class Session(worker.ort.InferenceSession):
 worker.ort.InferenceSession = Session
 worker.main()
 """
+# A plug-in provider and a session that note what is done with them, in the place of native code.
+PLUGIN = """
+import sys
+from types import ModuleType, SimpleNamespace as Thing
+from packhouse.evaluation import worker
+calls, names = [], []
+def device(name, kind):
+    return Thing(ep_name=name, device=Thing(type=Thing(name=kind)))
+def register(name, path):
+    calls.append(f"register {name} {path}")
+    names.append(name)
+class Options(worker.ort.SessionOptions):
+    def add_provider_for_devices(self, devices, options):
+        calls.append(f"devices {[item.device.type.name for item in devices]} {options}")
+class Session:
+    def __init__(self, model, options, **more):
+        calls.append(f"session {more}")
+    def __del__(self):
+        calls.append("session is gone")
+    get_providers = lambda self: ["fake", "CPUExecutionProvider"]
+    get_inputs = lambda self: []
+    def get_provider_graph_assignment_info(self):
+        return [Thing(ep_name="fake", get_nodes=lambda: [1, 2])]
+sys.modules["fake_ep"] = ModuleType("fake_ep")
+sys.modules["fake_ep"].get_library_path = lambda: "/somewhere/fake_ep/libfake.so"
+worker.ort.register_execution_provider_library = register
+worker.ort.unregister_execution_provider_library = lambda name: calls.append(f"unregister {name}")
+worker.ort.get_ep_devices = lambda: [device("fake", kind) for _ in names for kind in ["CPU", "NPU", "NPU"]]
+worker.ort.SessionOptions, worker.ort.InferenceSession = Options, Session
+worker.Worker.calls = lambda self: calls
+worker.Worker.end = lambda self: self.close()
+worker.main()
+"""
+# A provider that does not start: the first session ends with an error, a second would be one on the CPU.
+FAILING = """
+import os
+from packhouse.evaluation import worker
+class Session(worker.ort.InferenceSession):
+    tried = False
+    def __init__(self, model, options, **more):
+        if not Session.tried:
+            Session.tried = True
+            os.write(2, b"\\x1b[31m1970 [E:onnxruntime:Default, bridge.cc:1 Get] no libcublas.so\\n\\x1b[m")
+            raise {error}
+        options = worker._session_options({{}})
+        super().__init__(model, options, providers=["CPUExecutionProvider"])
+worker.ort.InferenceSession = Session
+worker.main()
+"""
+# An onnxruntime that leaves nodes to the CPU although that was forbidden.
+LAX = """
+from packhouse.evaluation import worker
+class Session(worker.ort.InferenceSession):
+    def __init__(self, model, options, **more):
+        super().__init__(model, worker._session_options({}), **more)
+worker.ort.InferenceSession = Session
+worker.main()
+"""
+AZURE = "AzureExecutionProvider"
+
+
+@pytest.fixture
+def use_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that puts a script in the place of the worker."""
+
+    def use(script: str) -> None:
+        (tmp_path / "worker.py").write_text(script)
+        monkeypatch.setattr(session_host, "WORKER", tmp_path / "worker.py")
+
+    return use
 
 
 @pytest.fixture
@@ -57,8 +128,14 @@ def give(host: SessionHost, folder: Path, **arrays: Any) -> None:
 
 def create(host: SessionHost, model: Path, provider: str = CPU, **session_options: Any) -> dict[str, Any]:
     options: dict[str, str] = session_options.pop("provider_options", {})
+    plugin = {key: session_options.pop(key) for key in ("plugin", "device") if key in session_options}
     return host.ask(
-        "create_session", model=str(model), provider=provider, provider_options=options, session_options=session_options
+        "create_session",
+        model=str(model),
+        provider=provider,
+        provider_options=options,
+        session_options=session_options,
+        **plugin,
     )
 
 
@@ -208,8 +285,55 @@ class TestSessions:
 
     def test_are_refused_where_the_nodes_would_silently_run_on_the_cpu(self, host: SessionHost, tmp_path: Path) -> None:
         """The Azure provider is in every wheel, and takes no node of a model like this."""
-        with pytest.raises(EvaluationFailed, match="assigned to the default CPU EP"):
+        with pytest.raises(
+            EvaluationFailed,
+            match=r"^AzureExecutionProvider does not take all of its nodes: 0 run there, 2 on CPUExecutionProvider \(MatMul\)$",
+        ):
             create(host, write_classifier(tmp_path / "a.onnx"), "AzureExecutionProvider")
+
+    def test_are_refused_where_the_provider_does_not_start_with_the_reason_from_the_log(
+        self, tmp_path: Path, use_worker: Callable[[str], None]
+    ) -> None:
+        error = "RuntimeError('This session contains graph nodes that are assigned to the default CPU EP, but')"
+        use_worker(FAILING.format(error=error))
+
+        with SessionHost(tmp_path) as host, pytest.raises(EvaluationFailed) as caught:
+            create(host, write_classifier(tmp_path / "a.onnx"), AZURE)
+
+        found = f"{AZURE} is in onnxruntime {onnxruntime.__version__} and does not work here"
+        assert str(caught.value) == f"{found}; all would run on the CPU: no libcublas.so"
+
+    @pytest.mark.parametrize("error", ["RuntimeError", "ValueError"])
+    def test_are_refused_where_the_constructor_would_retry_on_the_cpu(
+        self, tmp_path: Path, use_worker: Callable[[str], None], error: str
+    ) -> None:
+        use_worker(FAILING.format(error=f"{error}('no\\nbackend')"))
+
+        with SessionHost(tmp_path) as host, pytest.raises(EvaluationFailed) as caught:
+            create(host, write_classifier(tmp_path / "a.onnx"), AZURE)
+
+        assert str(caught.value) == (
+            f"{AZURE} failed to create the session, and onnxruntime's retry on the CPU is refused: {error}: no backend"
+        )
+
+    def test_are_refused_where_nodes_are_elsewhere_although_that_was_forbidden(
+        self, tmp_path: Path, use_worker: Callable[[str], None]
+    ) -> None:
+        use_worker(LAX)
+
+        with SessionHost(tmp_path) as host, pytest.raises(EvaluationFailed, match="0 run there, 2 on CPUExecutionProvider"):
+            create(host, write_classifier(tmp_path / "a.onnx"), AZURE)
+
+    def test_are_refused_by_an_onnxruntime_that_does_not_tell_where_nodes_run(
+        self, tmp_path: Path, use_worker: Callable[[str], None]
+    ) -> None:
+        use_worker("from packhouse.evaluation import worker\nworker.ort.InferenceSession = object\nworker.main()")
+
+        with (
+            SessionHost(tmp_path) as host,
+            pytest.raises(EvaluationFailed, match=r"does not tell which .*; use 1\.24 or later"),
+        ):
+            create(host, write_classifier(tmp_path / "a.onnx"))
 
     @pytest.mark.parametrize("level", [0, 1, 2, 3, 99])
     def test_are_optimized_as_asked(self, host: SessionHost, tmp_path: Path, level: int) -> None:
@@ -298,6 +422,86 @@ class TestSessions:
 
 def threads_of(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+class TestPlugins:
+    def test_give_the_provider_on_a_device_of_the_kind_and_outlive_the_session(
+        self, tmp_path: Path, use_worker: Callable[[str], None]
+    ) -> None:
+        use_worker(PLUGIN)
+        options = {"backend_path": "{plugin}/libHtp.so", "level": "3"}
+
+        with SessionHost(tmp_path) as host:
+            for _ in range(2):
+                created = create(host, tmp_path / "a", "fake", plugin="fake_ep", device="npu", provider_options=options)
+            host.ask("end")
+            calls: Any = host.ask("calls")
+
+        assert created["placement"] == {"fake": 2}
+        made = [
+            "devices ['NPU'] {'backend_path': '/somewhere/fake_ep/libHtp.so', 'level': '3'}",
+            "session {'enable_fallback': 0}",
+        ]
+        assert calls == [
+            "register fake /somewhere/fake_ep/libfake.so",
+            *made,
+            *made,
+            "session is gone",
+            "session is gone",
+            "unregister fake",
+        ]
+
+    def test_are_refused_where_they_drive_no_device_of_the_kind(
+        self, tmp_path: Path, use_worker: Callable[[str], None]
+    ) -> None:
+        use_worker(PLUGIN)
+
+        with SessionHost(tmp_path) as host, pytest.raises(EvaluationFailed) as caught:
+            create(host, tmp_path / "a", "fake", plugin="fake_ep", device="gpu")
+
+        assert str(caught.value) == "fake of fake_ep drives a cpu here, and no gpu; write device: cpu"
+
+    def test_are_refused_where_their_provider_has_another_name(self, tmp_path: Path, use_worker: Callable[[str], None]) -> None:
+        use_worker(PLUGIN)
+
+        with SessionHost(tmp_path) as host, pytest.raises(EvaluationFailed, match=r"^fake_ep has no other_ep, but fake$"):
+            create(host, tmp_path / "a", "other_ep", plugin="fake_ep")
+
+    def test_are_refused_where_they_find_no_device(self, tmp_path: Path, use_worker: Callable[[str], None]) -> None:
+        use_worker(PLUGIN.replace("for _ in names", "for _ in []"))
+
+        with SessionHost(tmp_path) as host, pytest.raises(EvaluationFailed, match="fake_ep finds no device here for fake"):
+            create(host, tmp_path / "a", "fake", plugin="fake_ep")
+
+    @pytest.mark.parametrize(
+        ("plugin", "what"),
+        [
+            ("no_such_ep", r"no_such_ep cannot be imported \(No module named 'no_such_ep'\); is its package in this"),
+            ("json", r"json has no get_library_path\(\), so it is no plug-in provider"),
+        ],
+    )
+    def test_are_refused_that_are_none(self, host: SessionHost, tmp_path: Path, plugin: str, what: str) -> None:
+        with pytest.raises(EvaluationFailed, match=what):
+            create(host, write_classifier(tmp_path / "a.onnx"), "fake", plugin=plugin)
+
+    def test_are_refused_where_onnxruntime_cannot_load_their_library(
+        self, tmp_path: Path, use_worker: Callable[[str], None]
+    ) -> None:
+        (tmp_path / "libfake.so").write_text("no library")
+        add = f"import json, sys; json.get_library_path = lambda: {str(tmp_path / 'libfake.so')!r}\n"
+        use_worker(f"{add}from packhouse.evaluation import worker; worker.main()")
+
+        with (
+            SessionHost(tmp_path) as host,
+            pytest.raises(EvaluationFailed, match=r"cannot load the library of json: .*libfake\.so"),
+        ):
+            create(host, write_classifier(tmp_path / "a.onnx"), "fake", plugin="json")
+
+    def test_are_refused_by_an_onnxruntime_that_takes_none(self, tmp_path: Path, use_worker: Callable[[str], None]) -> None:
+        use_worker("from packhouse.evaluation import worker\ndel worker.ort.register_execution_provider_library\nworker.main()")
+
+        with SessionHost(tmp_path) as host, pytest.raises(EvaluationFailed, match=r"takes no plug-in providers; use 1\.24"):
+            create(host, write_classifier(tmp_path / "a.onnx"), "fake", plugin="json")
 
 
 class TestTiming:

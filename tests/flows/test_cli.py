@@ -119,6 +119,26 @@ def test_plan_names_candidates_that_are_the_same(tmp_path: Path) -> None:
     assert "copy is the same as turned-0.0 and is evaluated once" in call("plan", config).stdout
 
 
+def test_plan_tells_why_an_accelerator_does_not_run_and_nothing_of_one_that_does(tmp_path: Path) -> None:
+    azure, cuda = ({"execution_provider": f"{name}ExecutionProvider"} for name in ("Azure", "CUDA"))
+    config = write_job(tmp_path, accelerators=[{"device": "cpu"}, azure, cuda])
+    doubts = json.loads(call("plan", config, "--json").stdout)["doubtful_accelerators"]
+    assert [doubt.split()[0] for doubt in doubts] == ["cpu-azure", "cpu-cuda"]
+    assert "does not take all of its nodes" in doubts[0]
+    assert "CUDAExecutionProvider is not in this onnxruntime" in doubts[1]
+    printed = " ".join(call("plan", config).stdout.split())
+    assert "cpu-cuda does not run here, so all on it will fail and the run will end incomplete" in printed
+
+
+def test_plan_installs_no_runtime_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("packhouse.evaluation.runtimes.find_uv_bin", lambda: pytest.fail("uv was asked for"))
+    accelerator = {"execution_provider": "OpenVINOExecutionProvider", "runtime": "onnxruntime-openvino==1.24.1"}
+    config = write_job(tmp_path, accelerators=[accelerator])
+    assert json.loads(call("plan", config, "--json").stdout)["doubtful_accelerators"] == [
+        "cpu-openvino: a run will first install onnxruntime-openvino==1.24.1; whether it works shows then"
+    ]
+
+
 def test_schema_prints_what_is_committed() -> None:
     assert call("schema").stdout == schema_text()
 

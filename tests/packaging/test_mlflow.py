@@ -164,6 +164,12 @@ def test_requirements_pin_the_runtime_that_was_measured_everywhere(tmp_path: Pat
     assert read_yaml(folder / "python_env.yaml")["dependencies"] == ["-r requirements.txt"]
 
 
+def test_requirements_pin_the_runtime_of_the_accelerator_where_it_has_one(tmp_path: Path) -> None:
+    accelerators = [{"device": "cpu", "runtime": "onnxruntime-openvino==1.24.1"}]
+    folder = make_packing(tmp_path, ONE, accelerators=accelerators).create(MLflowModel())
+    assert "onnxruntime-openvino==1.24.1" in (folder / "requirements.txt").read_text().splitlines()
+
+
 def test_metadata_keep_a_name_of_any_characters(tmp_path: Path) -> None:
     name = "größe: 模型 {🎉} #1 'x'"
     path = write_classifier(tmp_path / "model.onnx")

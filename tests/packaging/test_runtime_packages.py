@@ -1,11 +1,9 @@
-import base64
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from packhouse.errors import PackagingFailed
 from packhouse.packaging.runtime_packages import REQUIREMENTS, fetch
+from tests.wheels import make_wheel, metadata_text
 
 FETCH = """
 import pathlib, sys
@@ -22,37 +21,11 @@ print(*fetch("engine", "1.0", pathlib.Path(sys.argv[1])))
 """
 
 
-def make_wheel(folder: Path, name: str, version: str, *requires: str) -> Path:
-    """Write a real wheel with one module."""
-    info = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}.py": f"version = {version!r}\n",
-        f"{info}/METADATA": _metadata(name, version, *requires),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = [f"{path},{_record_hash(text)},{len(text.encode())}\n" for path, text in files.items()]
-    files[f"{info}/RECORD"] = "".join([*record, f"{info}/RECORD,,\n"])
-    wheel = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for path, text in files.items():
-            archive.writestr(zipfile.ZipInfo(path), text)
-    return wheel
-
-
-def _metadata(name: str, version: str, *requires: str) -> str:
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {line}" for line in requires)]
-    return "\n".join(lines) + "\n"
-
-
-def _record_hash(text: str) -> str:
-    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-
-
 def install(folder: Path, name: str, version: str, *requires: str) -> None:
     """Make `name` look installed to an interpreter that has `folder` on its path."""
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(_metadata(name, version, *requires))
+    (info / "METADATA").write_text(metadata_text(name, version, *requires))
 
 
 def make_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

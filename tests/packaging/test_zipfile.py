@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 
 from packhouse.errors import PackagingFailed
+from packhouse.evaluation.fingerprint import runtime_distribution
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.verification import verify_archive
 from tests.classifiers import points, write_classifier, write_points
@@ -361,6 +362,17 @@ def test_runtime_packages_are_what_pip_fetches_for_the_runtime_of_the_job(
     names = ["engine-1.0-py3-none-any.whl", "numbers_lib-2.0-py3-none-any.whl", "requirements.txt"]
     assert wheels == [f"ONNXRuntimePackages/python/{name}" for name in names]
     assert verify_archive(package).files == len(names_in(package)) - 1
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_manifest_names_the_runtime_of_each_accelerator(tmp_path: Path, first: int) -> None:
+    own = {"device": "gpu", "execution_provider": "CUDAExecutionProvider", "runtime": "onnxruntime-gpu==1.30.0"}
+    accelerators = [{"device": "cpu"}, own]
+    grades: Grades = {CPU: {EXACT: (0.97, 3.0)}, GPU: {EXACT: (0.95, 0.5)}}
+    packing = make_packing(tmp_path, grades, accelerators=[accelerators[first], accelerators[1 - first]])
+    packed = {item["accelerator"]: item["runtime"] for item in read(packing.zip(), "manifest.json")["candidates"]}
+    assert packed == {CPU: runtime_distribution(), GPU: "onnxruntime-gpu"}
+    assert packing.job.runtime_on(GPU) == ("onnxruntime-gpu", "1.30.0")
 
 
 @pytest.mark.real
