@@ -10,6 +10,7 @@ from packhouse.pins import parse_runtime
 from packhouse.records import Record
 
 DEFAULT_PROVIDER = "CPUExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
 PROVIDER_SUFFIX = "ExecutionProvider"
 PLUGIN_FOLDER = "{plugin}"  # in provider options: the folder of the plug-in's library
 
@@ -80,6 +81,9 @@ class SessionSettings(Record):
     def threads(self) -> int | None:
         """The number of threads that it computes on; None if the execution provider, or the runtime, chooses."""
         options = self.session_options
+        if self.execution_provider == OPENVINO and self.provider_options.get("device_type", "CPU") == "CPU":
+            given = self.provider_options.get("num_of_threads", "")
+            return int(given) if given.isdecimal() else None
         if self.execution_provider != DEFAULT_PROVIDER or (options.execution_mode and options.inter_op_num_threads != 1):
             return None
         return options.intra_op_num_threads or None
@@ -111,6 +115,11 @@ class Accelerator(Record):
         examples=["onnxruntime_qnn"],
     )
 
+    dimensions: dict[str, int] = Field(
+        default={},
+        description="Dynamic dimensions of the models to fix, by name; many providers for NPUs take no others.",
+        examples=[{"batch": 1}],
+    )
     concurrency_limit: str | None = Field(
         default=None,
         min_length=1,
@@ -122,6 +131,13 @@ class Accelerator(Record):
     @classmethod
     def _lower_case_device(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("dimensions")
+    @classmethod
+    def _dimensions_have_a_size(cls, value: dict[str, int]) -> dict[str, int]:
+        if bad := next((name for name, size in value.items() if size < 1), None):
+            raise ValueError(f"the dimension {bad!r} is {value[bad]}; give a size of 1 or more")
+        return value
 
     @field_validator("provider_options", mode="before")
     @classmethod

@@ -14,6 +14,7 @@ def session_arguments(accelerator: Accelerator, settings: InferenceSettings, mod
         "provider": session.execution_provider,
         "provider_options": session.provider_options,
         "session_options": session.session_options.model_dump(exclude_none=True),
+        "dimensions": accelerator.dimensions,
         "plugin": accelerator.plugin,
         "device": accelerator.device,
     }

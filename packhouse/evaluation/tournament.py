@@ -264,9 +264,10 @@ class Tournament:
     def _disturbances(self) -> list[str | None]:
         """Return what disturbed each round, or None. Only what was seen of the machine counts, never how long runs took."""
         clock, have_company = self._clock, statistics.fmean(seen.foreign for seen in self._surroundings) > COMPANY
+        usual = statistics.median(seen.pressure for seen in self._surroundings)
         causes: list[str | None] = []
         for seen in self._surroundings:
-            crowded = have_company and seen.pressure > STALLED and seen.switches > 0
+            crowded = have_company and seen.pressure > usual + STALLED and seen.switches > 0
             if seen.steal > STOLEN:
                 causes.append("the hypervisor took the CPU away")
             elif seen.throttled > STOLEN:
@@ -320,11 +321,9 @@ class Tournament:
         disturbances = self._disturbances()
         kept = np.asarray([cause is None for cause in disturbances], dtype=np.bool_)
         dropped = {cause: disturbances.count(cause) for cause in disturbances if cause is not None}
-        timings = {entrant.name: entrant.timings(kept) for entrant in self._standing()}
-        usable = {name: timing for name, timing in timings.items() if timing.kept.any()}
-        failures = self._failures | {
-            name: f"every round was disturbed: {', '.join(dropped)}" for name in timings.keys() - usable.keys()
-        }
+        if sum(dropped.values()) > MAX_DROPPED * len(kept):
+            kept[:] = True  # what is left would be no better: nothing is decided by these times, but they can be looked at
+        usable = {entrant.name: entrant.timings(kept) for entrant in self._standing()}
         comparison = _Comparison(self._metrics, usable, self._clock, self._batch_sizes)
         state, cause = self._verdict(is_decided, dropped, foreign, comparison)
         summary = Summary(
@@ -341,7 +340,7 @@ class Tournament:
             ended_ns=time.time_ns(),
         )
         orderings = {metric.name: comparison.orderings(metric) for metric in self._metrics} if usable else {}
-        return Result(summary, usable, failures, orderings, self._surroundings)
+        return Result(summary, usable, self._failures, orderings, self._surroundings)
 
     def _verdict(
         self, is_decided: bool, dropped: Mapping[str, int], foreign: Mapping[str, float], comparison: "_Comparison"

@@ -84,12 +84,14 @@ class Worker:
         provider: str,
         provider_options: dict[str, str],
         session_options: dict[str, Any],
+        dimensions: dict[str, int] | None = None,
         plugin: str | None = None,
         device: str = "cpu",
     ) -> dict[str, Any]:
         """Create the session on exactly `provider`; any node left to the CPU instead is a reason to refuse.
 
         The provider is built into onnxruntime, or comes with the module `plugin` and drives a device of the kind `device`.
+        `dimensions` fixes the size of dynamic dimensions by name.
         """
         if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):
             raise Refused(
@@ -104,7 +106,9 @@ class Worker:
             )
         folder = str(Path(self.libraries[provider]).parent) if devices else PLUGIN_FOLDER
         given = {key: value.replace(PLUGIN_FOLDER, folder) for key, value in provider_options.items()}
-        self.new_session = functools.partial(_open, model, provider, devices, given, session_options)
+        self.new_session = functools.partial(
+            _open, model, provider, devices, given, session_options=session_options, dimensions=dimensions or {}
+        )
         started = time.perf_counter_ns()
         try:
             self.session = self.new_session()
@@ -302,12 +306,15 @@ def _open(
     provider: str,
     devices: list[Any] | None,
     provider_options: dict[str, str],
-    session_options: dict[str, Any],
     *,
+    session_options: dict[str, Any],
+    dimensions: dict[str, int],
     node_fallback: bool = False,
 ) -> Any:
     """Create a session on `provider`, or on the devices of a plug-in; only to explain a refusal may nodes go to the CPU."""
     options = _session_options(session_options)
+    for name, size in dimensions.items():
+        options.add_free_dimension_override_by_name(name, size)
     if provider != CPU and not node_fallback:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if devices:
