@@ -104,12 +104,9 @@ def _doubt(accelerator: Accelerator) -> str | None:
     python = runtime_environments().installed(accelerator.runtime)
     if python is None:
         return f"{accelerator.spec}: a run will first install {', '.join(accelerator.runtime)}; whether it works shows then"
-    reason = probe(accelerator, python)
-    return (
-        f"{accelerator.spec} does not run here, so all on it will fail and the run will end incomplete: {reason}"
-        if reason
-        else None
-    )
+    if reason := probe(accelerator, python):
+        return f"{accelerator.spec} does not run here, so all on it will fail and the run will end incomplete: {reason}"
+    return None
 
 
 def _timing(plan: Plan, spec: str, evaluations: Sequence[Evaluation | None]) -> tuple[Grading | None, PlannedTiming | None]:

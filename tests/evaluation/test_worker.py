@@ -71,7 +71,7 @@ worker.ort.register_execution_provider_library = register
 worker.ort.unregister_execution_provider_library = lambda name: calls.append(f"unregister {name}")
 worker.ort.get_ep_devices = lambda: [device("fake", kind) for _ in names for kind in ["CPU", "NPU", "NPU"]]
 worker.ort.SessionOptions, worker.ort.InferenceSession = Options, Session
-worker.Worker.calls = lambda self: calls
+worker.Worker.noted = lambda self: calls
 worker.Worker.end = lambda self: self.close()
 worker.main()
 """
@@ -435,7 +435,7 @@ class TestPlugins:
             for _ in range(2):
                 created = create(host, tmp_path / "a", "fake", plugin="fake_ep", device="npu", provider_options=options)
             host.ask("end")
-            calls: Any = host.ask("calls")
+            calls: Any = host.ask("noted")
 
         assert created["placement"] == {"fake": 2}
         made = [
