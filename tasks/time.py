@@ -84,7 +84,6 @@ class _Show:
         self._shown = time.monotonic()
         open_ones = sum(item.state == "measuring" for item in standings)
         decided = f"{len(standings) - open_ones} of {len(standings)} decided after {standings[0].round} rounds"
-        leading = min(standings, key=lambda item: item.estimate if math.isfinite(item.estimate) else math.inf)
         for item in standings:
             get_run_logger().info(
                 "%s on %s: %s",
@@ -93,7 +92,8 @@ class _Show:
                 standing_text(item),
                 extra={"subject": f"{self._names[item.candidate]} on {self._spec}", "step": standing_text(item)},
             )
-        self._update(f"Timing on {self._spec}: {decided}; best {self._names[leading.candidate]}, {standing_text(leading)}")
+        best = standings[0]
+        self._update(f"Timing on {self._spec}: {decided}; best {self._names[best.candidate]}, {standing_text(best)}")
 
     def end(self, outcome: TimingOutcome) -> None:
         summary = outcome.summary

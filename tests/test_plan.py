@@ -1,6 +1,7 @@
 """Working out what a run will do: everything wrong with the input is found, and nothing is written."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from packhouse.artifacts import ArtifactStore
 from packhouse.config.loading import parse_config
 from packhouse.errors import ArtifactError, InputError, Problem
+from packhouse.evaluation.records import Evaluation, MetricValue
 from packhouse.plan import Plan, Prepared, prepare
+from packhouse.statistics import runs_for
 from tests.candidates.test_model_file import as_nobody, tree
 from tests.classifiers import write_classifier, write_family, write_points
 from tests.evaluation.models import floats, write_constant, write_identity
@@ -44,6 +47,24 @@ def problems_of(document: Document, **changes: Any) -> list[Problem]:
     return list(caught.value.problems)
 
 
+def with_goal(metric: Document, goal: Document) -> Document:
+    (sub_type,) = metric["sub_types"]
+    return {**metric, "sub_types": [{**sub_type, "goal": goal}]}
+
+
+def evaluations_of(plan: Plan, spec: str, accuracy: Mapping[str, float] | None = None) -> list[Evaluation]:
+    """Return evaluations as they would come out, with the given accuracies or a perfect one."""
+    values = accuracy or {}
+    return [
+        Evaluation(
+            candidate=request.candidate.digest,
+            accelerator=spec,
+            metrics={"accuracy-accuracy_score": MetricValue(value=values.get(request.candidate.name, 1.0), unit="", n=90)},
+        )
+        for request in plan.requests_on(spec)
+    ]
+
+
 class TestPlan:
     def test_has_one_evaluation_per_candidate_and_accelerator_grouped_by_accelerator(self, document: Document) -> None:
         accelerators = [{}, {"device": "gpu", "execution_provider": "CUDAExecutionProvider"}]
@@ -64,9 +85,21 @@ class TestPlan:
         plan = prepared(document).plan
 
         for request in plan.requests:
-            assert (request.batch_size, request.timing.batch_size, request.timing.runs) == (16, 4, 299)
-            assert [metric.name for metric in request.metrics] == ["accuracy-accuracy_score", "latency-p99"]
+            assert (request.batch_size, request.timing_batch_size) == (16, 4)
+            assert [metric.name for metric in request.metrics] == ["accuracy-accuracy_score"]
             assert (request.data, request.input_keys) == (plan.data, {"x": "input_0"})
+
+    def test_says_how_candidates_are_timed(self, document: Document) -> None:
+        plan = prepared(document, timing={"seconds_per_candidate": 7.5, "io_binding": True}).plan
+
+        assert plan.is_timed
+        assert plan.timing.model_dump() == {
+            "warmup": 10,
+            "runs": runs_for(99),
+            "batch_size": 4,
+            "seconds_per_candidate": 7.5,
+            "io_binding": True,
+        }
 
     def test_is_the_same_for_the_same_input(self, document: Document) -> None:
         assert prepared(document).plan == prepared(document).plan
@@ -81,7 +114,8 @@ class TestPlan:
         found = prepared(document, metrics=[LATENCY], data=data)
 
         assert found.dataset.inputs["x"].shape == (16, 2)
-        assert {request.timing.batch_size for request in found.plan.requests} == {batch_size}
+        assert found.plan.timing.batch_size == batch_size
+        assert {request.timing_batch_size for request in found.plan.requests} == {batch_size}
 
     def test_needs_no_labels_where_nothing_is_judged(self, document: Document) -> None:
         del document["data"]["labels"]
@@ -108,6 +142,46 @@ class TestPlan:
         plan = prepared(document, baseline=name).plan
 
         assert plan.baseline == plan.candidates[0].digest
+
+    def test_has_one_tournament_per_accelerator_of_those_that_did_not_fail(self, document: Document) -> None:
+        accelerators = [{"session_options": {"intra_op_num_threads": 1}}, {"device": "npu"}]
+        plan = prepared(document, accelerators=accelerators).plan
+        first, second = (evaluations_of(plan, spec) for spec in ("cpu-cpu", "npu-cpu"))
+        failed = [first[0].model_copy(update={"failure": "it crashed"}), first[1]]
+
+        requests = [plan.timing_on("cpu-cpu", failed), plan.timing_on("npu-cpu", second)]
+
+        assert [[item.name for item in request.candidates] for request in requests if request] == [
+            ["turned-0.5"],
+            ["turned-0.0", "turned-0.5"],
+        ]
+        for request, accelerator in zip(requests, plan.config.accelerators, strict=True):
+            assert request
+            assert request.accelerator == accelerator
+            assert [metric.name for metric in request.metrics] == ["latency-p99"]
+            assert (request.data, request.input_keys, request.plan) == (plan.data, plan.input_keys, plan.timing)
+            assert request.fingerprint == plan.requests[0].fingerprint
+
+    @pytest.mark.parametrize("metrics", [[ACCURACY], [ACCURACY, LATENCY]])
+    def test_has_no_tournament_where_there_is_nothing_to_time(self, document: Document, metrics: list[Document]) -> None:
+        plan = prepared(document, metrics=metrics).plan
+        failed = [item.model_copy(update={"failure": "it crashed"}) for item in evaluations_of(plan, "cpu-cpu")]
+
+        assert plan.is_timed == (LATENCY in metrics)
+        assert plan.timing_on("cpu-cpu", failed) is None
+        assert (plan.timing_on("cpu-cpu", evaluations_of(plan, "cpu-cpu")) is None) == (not plan.is_timed)
+
+    @pytest.mark.parametrize("is_baseline", [True, False])
+    def test_times_nobody_who_misses_a_goal_but_a_baseline_that_is_needed(self, document: Document, is_baseline: bool) -> None:
+        goals = [{"type": "threshold", "value": 0.8}, {"type": "percent-max-degradation", "value": 50}]
+        metrics = [with_goal(metric, goal) for metric, goal in zip((ACCURACY, LATENCY), goals, strict=True)]
+        plan = prepared(document, metrics=metrics, baseline="turned-0.5" if is_baseline else "turned-0.0").plan
+        reached = evaluations_of(plan, "cpu-cpu", {"turned-0.0": 0.9, "turned-0.5": 0.7})
+
+        request = plan.timing_on("cpu-cpu", reached)
+
+        assert request
+        assert [item.name for item in request.candidates] == ["turned-0.0", *(["turned-0.5"] if is_baseline else [])]
 
     def test_may_have_no_baseline(self, document: Document) -> None:
         assert prepared(document).plan.baseline is None

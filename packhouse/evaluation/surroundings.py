@@ -132,6 +132,6 @@ def busiest(before: Mapping[tuple[int, str], Usage], duration_s: float, ours: Co
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(errors="replace")  # a process may be called anything
     except OSError:
         return ""

@@ -47,7 +47,14 @@ class TimingRequest(Record):
     def key(self) -> str:
         """A digest of what is timed, how and where. What is to be decided has a part: the tournament ends when it is."""
         metrics = [
-            [metric.name, metric.type, metric.sub_type, metric.priority, metric.tolerance.model_dump(mode="json")]
+            [
+                metric.name,
+                metric.type,
+                metric.sub_type,
+                metric.priority,
+                metric.higher_is_better,
+                metric.tolerance.model_dump(mode="json"),
+            ]
             for metric in self.metrics
         ]
         return "timing-" + digest_of(

@@ -115,10 +115,12 @@ class Result:
 
 @dataclass
 class _Entrant:
-    """A candidate in the tournament."""
+    """A candidate in the tournament; a new session may take as long as the worker came with, and a turn its own time."""
 
     name: str
     player: Player
+    session_timeout_s: float
+    turn_timeout_s: float = MIN_TIMEOUT_S
     runs: int = 1
     is_active: bool = True
     wall: list[list[int]] = field(default_factory=list)
@@ -154,7 +156,7 @@ class Tournament:
         is_one_thread: bool = False,
         tell: Callable[[Sequence[Standing]], None] = lambda _: None,
     ) -> None:
-        self._entrants = [_Entrant(name, player) for name, player in sorted(players.items())]
+        self._entrants = [_Entrant(name, player, player.timeout_s) for name, player in sorted(players.items())]
         self._metrics = sorted((item for item in metrics if item.priority > 0), key=lambda item: item.priority) or metrics[:1]
         self._plan = plan
         self._batch_sizes = batch_sizes or {}
@@ -183,6 +185,8 @@ class Tournament:
             if time.monotonic() > deadline:
                 is_decided = self._check()
                 break
+        if not self._active:
+            is_decided = self._check()
         ours = {os.getpid(), *(entrant.player.pid for entrant in self._entrants)}
         foreign = busiest(processes, time.monotonic() - began, ours)
         return self._result(is_decided, foreign, began_ns)
@@ -205,16 +209,20 @@ class Tournament:
         began = time.monotonic()
         for entrant in self._active:
             with self._failing(entrant):
+                entrant.player.timeout_s = entrant.session_timeout_s
                 warmed = entrant.player.ask("renew_session", warmup=self._plan.warmup, settled=SETTLED, max_s=MAX_WARMUP_S)
                 median_ns = float(warmed["median_ns"])
                 if not self._sessions:
                     entrant.runs = min(MAX_TURN_RUNS, max(1, math.ceil(TURN_NS / max(1.0, median_ns))))
-                    entrant.player.timeout_s = max(MIN_TIMEOUT_S, TIMEOUT_TURNS * entrant.runs * median_ns / 1e9)
+                    entrant.turn_timeout_s = max(MIN_TIMEOUT_S, TIMEOUT_TURNS * entrant.runs * median_ns / 1e9)
+                entrant.player.timeout_s = entrant.turn_timeout_s
         self._sessions += 1
         self._renewal_s += time.monotonic() - began
 
     def _play_round(self, number: int) -> None:
         active = self._active
+        if not active:
+            return
         first = number % len(active)
         reading, began = Reading.now(), time.monotonic()
         computed_ns, switches, stalled = 0, 0, 0.0
@@ -263,8 +271,9 @@ class Tournament:
 
     def _disturbances(self) -> list[str | None]:
         """Return what disturbed each round, or None. Only what was seen of the machine counts, never how long runs took."""
-        clock, have_company = self._clock, statistics.fmean(seen.foreign for seen in self._surroundings) > COMPANY
-        usual = statistics.median(seen.pressure for seen in self._surroundings)
+        clock = self._clock
+        have_company = statistics.fmean([seen.foreign for seen in self._surroundings] or [0.0]) > COMPANY
+        usual = statistics.median([seen.pressure for seen in self._surroundings] or [0.0])
         causes: list[str | None] = []
         for seen in self._surroundings:
             crowded = have_company and seen.pressure > usual + STALLED and seen.switches > 0
@@ -286,7 +295,7 @@ class Tournament:
         return [entrant for entrant in self._entrants if entrant.name not in self._failures and entrant.rounds]
 
     def _check(self) -> bool:
-        """Tell the standings, send clear losers home, and return whether the order is decided."""
+        """Tell the standings, the leader's first, send clear losers home, and return whether the order is decided."""
         kept, clock = self._kept(), self._clock
         standing = [entrant for entrant in self._standing() if kept[entrant.rounds].any()]
         timings = {entrant.name: entrant.timings(kept) for entrant in standing}
@@ -301,7 +310,8 @@ class Tournament:
                 entrant.is_active = False
         active = {entrant.name for entrant in self._active}
         still_open = [pair for pair in open_pairs if active.issuperset(pair)]
-        self._tell([self._stand(entrant, timings[entrant.name], still_open) for entrant in standing])
+        shown = sorted(standing, key=lambda entrant: entrant.name != leader)
+        self._tell([self._stand(entrant, timings[entrant.name], still_open) for entrant in shown])
         return not still_open
 
     def _stand(self, entrant: _Entrant, timings: Timings, open_pairs: Sequence[tuple[str, str]]) -> Standing:
@@ -353,6 +363,8 @@ class Tournament:
             return "unstable", f"{gone} of {rounds} rounds were disturbed: {causes}{busy}"
         if is_decided:
             return "decided", ""
+        if not self._standing():
+            return "undecided", "no candidate could be timed"
         open_pairs = len(comparison.undecided_pairs())
         return "undecided", f"time was up after {rounds} rounds with {open_pairs} comparisons open"
 

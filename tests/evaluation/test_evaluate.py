@@ -18,7 +18,6 @@ from packhouse.evaluation import device_lock as lock_module
 from packhouse.evaluation import session_host
 from packhouse.evaluation.device_lock import device_lock
 from packhouse.evaluation.evaluate import evaluate
-from packhouse.evaluation.latency import statistic, throughput
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from tests.classifiers import CENTRES, points, write_classifier, write_family, write_points
 from tests.evaluation.models import ACCURACY, LATENCY, SIZE, requests_for, write_identity
@@ -56,13 +55,6 @@ def arrays_of(store: ArtifactStore, artifact: Artifact | None) -> dict[str, Any]
         return {name: file[name] for name in file.files}
 
 
-def samples_of(store: ArtifactStore, evaluation: Evaluation) -> Any:
-    """Return the raw latencies that were kept."""
-    assert evaluation.samples
-    assert store.is_intact(evaluation.samples)
-    return np.load(store.path(evaluation.samples.sha256), allow_pickle=False)
-
-
 class TestEvaluation:
     def test_says_everything_about_a_candidate_on_an_accelerator(self, tmp_path: Path, store: ArtifactStore) -> None:
         metrics = [
@@ -96,13 +88,8 @@ class TestEvaluation:
         assert evaluation.values["accuracy-accuracy_score"] == np.mean(scores.argmax(axis=1) == labels)
         assert 0.5 < evaluation.values["accuracy-accuracy_score"] < 1
 
-        kept = samples_of(store, evaluation)
-        assert (kept.dtype, kept.shape) == (np.int64, (100,))
-        assert (kept > 0).all()
-        assert evaluation.values["latency-avg"] == statistic(kept.tolist(), "avg")
-        assert evaluation.values["latency-p95"] == statistic(kept.tolist(), "p95")
-        assert evaluation.values["rate-avg"] == throughput(kept.tolist(), "avg", 4)
-        assert evaluation.values["rate-max"] == throughput(kept.tolist(), "max", 4)
+        assert evaluation.timing_batch_size == 4
+        assert (evaluation.samples, evaluation.tournament) == (None, None)
 
         sizes = [path.stat().st_size for path in model.parent.iterdir()]
         assert len(sizes) == 2
@@ -114,10 +101,6 @@ class TestEvaluation:
         assert all(value > 0 for value in evaluation.startup_ms.values())
         assert {name: (value.unit, value.n) for name, value in evaluation.metrics.items()} == {
             "accuracy-accuracy_score": ("", 90),
-            "latency-avg": ("ms", 100),
-            "latency-p95": ("ms", 100),
-            "rate-avg": ("samples/s", 100),
-            "rate-max": ("samples/s", 100),
             "size-bytes": ("B", 1),
             "memory-bytes": ("B", 1),
             "start-session_creation": ("ms", 1),
@@ -139,15 +122,18 @@ class TestEvaluation:
 
         evaluation = evaluate(request, store, said.append)
 
-        assert (evaluation.samples, evaluation.predictions) == (None, None)
+        assert evaluation.predictions is None
         assert list(evaluation.metrics) == ["size-bytes"]
         assert evaluation.placement
-        assert "timing" not in said
+        assert said == ["creating the session", "running the samples"]
 
-    def test_without_data_times_on_generated_samples(self, tmp_path: Path, store: ArtifactStore) -> None:
+    def test_without_data_runs_on_generated_samples(self, tmp_path: Path, store: ArtifactStore) -> None:
         (request,) = requests_for(write_family(tmp_path / "models", [0.0]), store, LATENCY)
 
-        assert evaluate(request, store).metrics["latency-p50"].n == 100
+        evaluation = evaluate(request, store)
+
+        assert (evaluation.metrics, evaluation.predictions) == ({}, None)
+        assert arrays_of(store, evaluation.sample_outputs)["y"].shape == (1, 3)
 
     @pytest.mark.parametrize("batch", [1, 7, 64])
     def test_of_a_fixed_batch_size_predicts_every_sample_once(self, tmp_path: Path, store: ArtifactStore, batch: int) -> None:
@@ -162,15 +148,16 @@ class TestEvaluation:
         np.testing.assert_allclose(predicted, expected, rtol=1e-5)
         assert evaluations[0].values["accuracy-accuracy_score"] == evaluations[1].values["accuracy-accuracy_score"]
 
-    def test_of_a_fixed_batch_size_counts_all_its_samples_in_the_throughput(self, tmp_path: Path, store: ArtifactStore) -> None:
-        rate = {"name": "rate", "type": "throughput", "sub_types": [{"name": "avg", "priority": 1}]}
-        write_classifier(tmp_path / "models" / "a.onnx", batch=8)
-        (request,) = requests_for(tmp_path / "models", store, rate, **with_data(tmp_path))
+    @pytest.mark.parametrize(("batch", "expected"), [(8, 8), ("n", 2)])
+    def test_says_how_many_samples_are_timed_at_once(
+        self, tmp_path: Path, store: ArtifactStore, batch: int | str, expected: int
+    ) -> None:
+        write_classifier(tmp_path / "models" / "a.onnx", batch=batch)
+        config = with_data(tmp_path)
+        config["data"]["timing_batch_size"] = 2
+        (request,) = requests_for(tmp_path / "models", store, LATENCY, **config)
 
-        evaluation = evaluate(request, store)
-
-        assert evaluation.timing_batch_size == 8
-        assert evaluation.values["rate-avg"] == throughput(samples_of(store, evaluation).tolist(), "avg", 8)
+        assert evaluate(request, store).timing_batch_size == expected
 
     def test_of_texts_compares_them_with_the_labels(self, tmp_path: Path, store: ArtifactStore) -> None:
         write_identity(tmp_path / "models" / "a.onnx", {"word": (TensorProto.STRING, ("n",))})
@@ -234,9 +221,9 @@ class TestEvaluation:
 
         evaluate(request, store, said.append)
 
-        assert said == ["creating the session", "running the samples", "timing"]
+        assert said == ["creating the session", "running the samples"]
 
-    def test_waits_for_the_device_before_it_times(self, tmp_path: Path, store: ArtifactStore) -> None:
+    def test_waits_for_a_tournament_on_the_device(self, tmp_path: Path, store: ArtifactStore) -> None:
         said: list[str] = []
         waits, goes_on = threading.Event(), threading.Event()
 
@@ -245,20 +232,26 @@ class TestEvaluation:
             if step == "waiting for the device":
                 waits.set()
 
-        def compute() -> None:
-            with device_lock("cpu", exclusive=False):
+        def measure() -> None:
+            with device_lock("cpu", exclusive=True):
                 goes_on.set()
                 waits.wait(60)
 
         (request,) = requests_for(write_family(tmp_path / "models", [0.0]), store, LATENCY)
-        other = threading.Thread(target=compute)
+        other = threading.Thread(target=measure)
         other.start()
         assert goes_on.wait(60)
 
         evaluate(request, store, say)
         other.join(60)
 
-        assert said[-2:] == ["waiting for the device", "timing"]
+        assert said[:2] == ["waiting for the device", "creating the session"]
+
+    def test_shares_the_device_with_other_evaluations(self, tmp_path: Path, store: ArtifactStore) -> None:
+        (request,) = requests_for(write_family(tmp_path / "models", [0.0]), store, LATENCY)
+
+        with device_lock("cpu", exclusive=False):
+            evaluate(request, store, lambda step: pytest.fail(step) if step.startswith("waiting") else None)
 
     def test_leaves_nothing_but_its_artifacts(self, tmp_path: Path, store: ArtifactStore) -> None:
         (request,) = requests_for(write_family(tmp_path / "models", [0.0]), store, ACCURACY, LATENCY, **with_data(tmp_path))
@@ -268,7 +261,7 @@ class TestEvaluation:
         evaluation = evaluate(request, store)
 
         made = {artifact.sha256 for artifact in evaluation.artifacts}
-        assert len(made) == 3
+        assert len(made) == 2
         assert {path.name for path in blobs.iterdir()} - before == made
         assert list(blobs.parent.iterdir()) == [blobs]
 
