@@ -97,12 +97,22 @@ def _identity(evaluation: Evaluation) -> tuple[str, str]:
     return evaluation.candidate, evaluation.accelerator
 
 
+def _best_first(metric: Metric) -> Callable[[Evaluation], tuple[float, tuple[str, str]]]:
+    """Return the key that sorts evaluations by a metric."""
+    sign = -1 if metric.higher_is_better else 1
+    return lambda item: (sign * item.metrics[metric.name].rank_value, _identity(item))
+
+
+def _best(metric: Metric, evaluations: Sequence[Evaluation]) -> Evaluation:
+    return min(evaluations, key=_best_first(metric))
+
+
 def _obstacle(
     evaluation: Evaluation, metrics: Sequence[Metric], order: Sequence[Metric], baseline: Evaluation | None
 ) -> Unranked | None:
     status: Literal["failed", "rejected", "unranked"]
     lacking = [metric.name for metric in order if not math.isfinite(evaluation.values.get(metric.name, math.nan))]
-    measured = [metric for metric in metrics if metric.name in evaluation.metrics]
+    measured = [metric for metric in metrics if metric.name in evaluation.metrics and metric.name not in lacking]
     if evaluation.failure is not None:
         status, reason = "failed", evaluation.failure
     elif missed := missed_goals(evaluation, metrics if not lacking else measured, baseline):
@@ -162,8 +172,7 @@ class _Order:
         """Return the split into classes of a metric, best first: each is its leader and all that it is not sure to beat."""
 
         def split(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
-            sign = -1 if metric.higher_is_better else 1
-            waiting = sorted(evaluations, key=lambda item: (sign * item.metrics[metric.name].rank_value, _identity(item)))
+            waiting = sorted(evaluations, key=_best_first(metric))
             classes = []
             while waiting:
                 leader = waiting[0]
@@ -187,24 +196,32 @@ class _Order:
         )
 
     def _by_weight(self, evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
-        waiting = sorted(evaluations, key=lambda item: (self._weighted(item, evaluations).estimate, _identity(item)))
+        waiting = sorted(
+            evaluations, key=lambda item: (self._weighted(item, evaluations, evaluations).estimate, _identity(item))
+        )
         classes = []
         while waiting:
             leader, sums = waiting[0], {}
             for item in waiting[1:]:
-                sums[_identity(item)] = self._weighted(item, [leader])
+                sums[_identity(item)] = self._weighted(item, [leader], evaluations)
             classes.append([leader, *(item for item in waiting[1:] if sums[_identity(item)].low <= 0)])
             waiting = [item for item in waiting if item not in classes[-1]]
         return classes
 
-    def _weighted(self, item: Evaluation, others: Sequence[Evaluation]) -> Effect:
-        """Return the weighted sum of the relative effects against the best of `others` on each metric."""
+    def _weighted(self, item: Evaluation, others: Sequence[Evaluation], group: Sequence[Evaluation]) -> Effect:
+        """Return the weighted sum of the effects against the best of `others` on each metric.
+
+        Effects are relative to the best value of `group`, so that sums against different `others` can be compared.
+        """
         estimate = down = up = 0.0
         for metric in self._metrics:
-            sign = -1 if metric.higher_is_better else 1
-            best = min(others, key=lambda other: (sign * other.metrics[metric.name].rank_value, _identity(other)))
-            effect, weight = self._effect(metric, best, item), self._objective.weights.get(metric.name, 0.0)
-            scale = weight if effect.is_relative else weight / (abs(best.values[metric.name]) or 1.0)
+            if not (weight := self._objective.weights.get(metric.name, 0.0)):
+                continue
+            best = _best(metric, others)
+            effect = self._effect(metric, best, item)
+            scale = weight / (abs(_best(metric, group).values[metric.name]) or 1.0)
+            if effect.is_relative:
+                scale *= abs(best.values[metric.name])
             estimate += scale * effect.estimate
             down = math.hypot(down, scale * (effect.estimate - effect.low))
             up = math.hypot(up, scale * (effect.high - effect.estimate))

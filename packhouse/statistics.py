@@ -6,6 +6,7 @@ is two-sided and covers the true value with the probability `confidence`, at lea
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +43,8 @@ def runs_for(percentile: float, confidence: float = CONFIDENCE) -> int:
     if not 0 < percentile < 100:
         return 1
     p, tail = percentile / 100, (1 - confidence) / 2
-    return max(int(np.ceil(np.log(tail) / np.log(p))), int(np.ceil(np.log(tail) / np.log1p(-p))))
+    about = int(max(np.log(tail) / np.log(p), np.log(tail) / np.log1p(-p)))
+    return next(n for n in count(max(1, about)) if _ranks(n, percentile, confidence))
 
 
 def percentile_interval(

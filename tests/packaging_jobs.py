@@ -16,7 +16,7 @@ from packhouse.evaluation.records import Evaluation, MetricValue
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.plan import Plan, prepare
-from packhouse.release import Package, Release, decide
+from packhouse.release import Grading, Package, Release, decide
 from tests.classifiers import write_family, write_points
 from tests.jobs import job
 
@@ -79,14 +79,16 @@ def make_packing(folder: Path, grades: Grades = GRADES, **changes: Any) -> Packi
     document = job(**{**located, "accelerators": accelerators, "metrics": METRICS, "packaging": [], **changes})
     store = ArtifactStore(folder / "results")
     plan = prepare(parse_config(document)).receive(store)
-    evaluations = tuple(
-        _graded(plan, candidate, spec, graded[candidate.name], store)
+    gradings = [
+        Grading(
+            accelerator=spec,
+            evaluations=tuple(_graded(plan, candidate, spec, graded[candidate.name], store) for candidate in plan.candidates),
+        )
         for spec, graded in grades.items()
-        for candidate in plan.candidates
-    )
+    ]
     workplace = Workplace(store, folder / "scratch", folder / "cache")
     workplace.scratch.mkdir()
-    return Packing(decide(plan, evaluations), workplace)
+    return Packing(decide(plan, gradings), workplace)
 
 
 def make_release(packing: Packing, *packages: Package) -> Release:

@@ -109,7 +109,7 @@ def test_relative_goal_needs_a_baseline(kind: GoalType) -> None:
 )
 def test_tolerance_is_read_and_shown_as_written(written: float | str, value: float, relative: bool, shown: str) -> None:
     tolerance = parse_tolerance(written)
-    assert tolerance == Tolerance(value=value, is_relative=relative)
+    assert tolerance == Tolerance(value=value, is_relative=relative, is_tested=value > 0)
     assert str(tolerance) == shown
 
 
@@ -120,25 +120,22 @@ def test_tolerance_that_is_no_finite_size_is_refused(written: float | str) -> No
 
 
 @pytest.mark.parametrize(
-    ("tolerance", "best", "other", "covered"),
+    ("tolerance", "best", "limit", "relative_limit"),
     [
-        (0, 1.0, 1.0, True),
-        (0, 1.0, 1.0000001, False),
-        (0.5, 1.0, 1.5, True),
-        (0.5, 1.0, 0.5, True),
-        (0.5, 1.0, 1.75, False),
-        (0.01, 0.98, 0.97, True),  # in binary a little more than 0.01
-        ("1%", 0.97, 0.9603, True),
-        ("50%", 2.0, 1.0, True),
-        ("50%", 1.0, 2.0, False),  # the better one is the measure
-        ("50%", -2.0, -3.0, True),
-        ("50%", 0.0, 0.1, False),
+        (0, 2.0, 0.0, 0.0),
+        (0.5, 2.0, 0.5, 0.25),
+        (0.5, -2.0, 0.5, 0.25),
+        (0.5, 0.0, 0.5, math.inf),
+        ("50%", 2.0, 1.0, 0.5),
+        ("50%", -2.0, 1.0, 0.5),
+        ("50%", 0.0, 0.0, 0.5),
     ],
 )
-def test_tolerance_covers_what_is_no_further_than_it_says(
-    tolerance: float | str, best: float, other: float, covered: bool
+def test_tolerance_is_a_difference_in_the_unit_or_relative_to_the_better_value(
+    tolerance: float | str, best: float, limit: float, relative_limit: float
 ) -> None:
-    assert parse_tolerance(tolerance).covers(best, other) is covered
+    assert parse_tolerance(tolerance).limit(best, is_relative=False) == limit
+    assert parse_tolerance(tolerance).limit(best, is_relative=True) == relative_limit
 
 
 def configs(*written: dict[str, Any]) -> tuple[MetricConfig, ...]:
@@ -186,12 +183,30 @@ def test_direction_comes_from_the_type_unless_it_is_given(kind: MetricType) -> N
     assert (given_up.higher_is_better, given_down.higher_is_better) == (True, False)
 
 
-@pytest.mark.parametrize(("higher", "better"), [(True, 2.0), (False, 1.0)])
-def test_better_is_strict_and_knows_the_direction(higher: bool, better: float) -> None:
-    (item,) = flatten(configs(metric({"name": "p50", "higher_is_better": higher})))
-    assert item.better(better, 3 - better)
-    assert not item.better(3 - better, better)
-    assert not item.better(better, better)
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("accuracy", "f1", Tolerance()),
+        ("latency", "p50", Tolerance(value=0.02, is_relative=True)),
+        ("throughput", "avg", Tolerance(value=0.02, is_relative=True)),
+        ("size_on_disk", "bytes", Tolerance(is_tested=False)),
+        ("peak_memory", "bytes", Tolerance(is_tested=False)),
+        ("startup", "first_inference", Tolerance(is_tested=False)),
+    ],
+)
+def test_differences_have_to_be_significant_by_default_where_there_is_chance(
+    kind: MetricType, name: str, expected: Tolerance
+) -> None:
+    by_default, plain = flatten(configs(metric({"name": name}, {"name": name, "tolerance": 0}, kind=kind)))
+    assert by_default.tolerance == expected
+    assert plain.tolerance == Tolerance(is_tested=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit"), [("latency", "ms"), ("throughput", "samples/s"), ("peak_memory", "B"), ("accuracy", "")]
+)
+def test_metric_knows_its_unit(kind: MetricType, unit: str) -> None:
+    assert flatten(configs(metric({"name": SUB_TYPES[kind][0]}, kind=kind)))[0].unit == unit
 
 
 @pytest.mark.parametrize(("alias", "name"), [("accuracy_score", "accuracy"), ("f1_score", "f1"), ("auroc", "roc_auc")])

@@ -5,7 +5,7 @@ import numpy as np
 from packhouse.comparison import Effect
 from packhouse.evaluation.latency import Clock, Timings, is_tail, statistic
 from packhouse.metrics import Metric
-from packhouse.statistics import CONFIDENCE, Interval, bootstrap_interval, median_interval
+from packhouse.statistics import CONFIDENCE, Interval, bootstrap_interval, median_interval, runs_for
 
 TAIL_RESAMPLES = 2000
 
@@ -22,7 +22,8 @@ def paired_effect(
     """Return by how much `other` is worse than `best`, relative to it, in the undisturbed rounds that both took part in.
 
     The estimate is the median of the rounds' ratios, and its interval that of a sign test. Percentiles from the 75th on are
-    taken over all of the rounds instead, and their interval is found by drawing rounds.
+    taken over all of the rounds instead, and their interval is found by drawing rounds. Nothing is known of fewer rounds than a
+    sign test takes.
     """
     _, ours, theirs = np.intersect1d(_kept(best), _kept(other), return_indices=True)
     first, second = best.of_kept_rounds().ns(clock)[ours], other.of_kept_rounds().ns(clock)[theirs]
@@ -47,7 +48,7 @@ def paired_effect(
     else:
         ratios = statistic(metric, second, batch_sizes[1]) / statistic(metric, first, batch_sizes[0])
         estimate, ends = float(np.median(ratios)), median_interval(ratios, confidence)
-    if ends is None:
+    if ends is None or len(first) < runs_for(50, confidence):
         return Effect.unknown(sign * (estimate - 1), is_relative=True)
     low, high = sorted(sign * (end - 1) for end in ends)
     return Effect(estimate=sign * (estimate - 1), low=low, high=high, is_relative=True, clock=clock)

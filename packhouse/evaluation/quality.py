@@ -91,7 +91,7 @@ def _is_share(metric: Metric) -> bool:
 
 
 def _hits(metric: Metric, outputs: Outputs, labels: Array) -> Array:
-    return np.asarray(_predicted(next(iter(outputs.values())), _threshold(metric)) == labels)
+    return np.asarray(_predicted(next(iter(outputs.values())), _threshold(metric)) == labels.reshape(len(labels)))
 
 
 def _drawn(
@@ -122,7 +122,7 @@ def _drawn(
             weights = np.bincount(groups[draw], minlength=len(rows))
             used = rows[weights > 0]
             try:
-                scores = [_score(metric, item[used], labels[used], weights[weights > 0]) for item in judged]
+                scores = [_score(metric, item[used], labels[used], weights[weights > 0], of=labels) for item in judged]
             except ValueError:
                 scores = [float("nan")] * len(judged)
             found.append(combine(scores))
@@ -142,8 +142,11 @@ def _threshold(metric: Metric) -> float:
     return 0.5 if given is None else float(given)
 
 
-def _score(metric: Metric, judged: Array, labels: Array, weights: Array | None = None) -> float:
-    """Return the value of predicted labels, or for ROC AUC of the output itself, with a weight for each sample."""
+def _score(metric: Metric, judged: Array, labels: Array, weights: Array | None = None, of: Array | None = None) -> float:
+    """Return the value of predicted labels, or for ROC AUC of the output itself, with a weight for each sample.
+
+    `of` are the labels that `labels` were drawn from: a class that was not drawn is still one.
+    """
     from sklearn import metrics
 
     kind = QUALITY_SUB_TYPES[metric.sub_type]
@@ -157,7 +160,7 @@ def _score(metric: Metric, judged: Array, labels: Array, weights: Array | None =
         return float(metrics.roc_auc_score(labels, scores, **settings))
     if kind in ("accuracy", "balanced_accuracy"):
         settings.pop("average", None)
-    elif len(np.unique(labels)) > 2:
+    elif len(np.unique(labels if of is None else of)) > 2:
         settings = {"average": "macro", **settings}
     if kind in ("f1", "precision", "recall"):
         settings = {"zero_division": 0.0, **settings}
