@@ -62,7 +62,7 @@ class Effect(Record):
             return text
         if not all(math.isfinite(end) for end in ends):
             return f"{text}, which too few measurements support"
-        clock = " of CPU time" if self.clock == "cpu" else ""
+        clock = {None: "", "wall": " in the same rounds", "cpu": " of CPU time in the same rounds"}[self.clock]
         return f"{text}{clock} ({100 * CONFIDENCE:g} % interval {_signed(ends[0])} to {_signed(ends[1])}{unit})"
 
 

@@ -260,7 +260,7 @@ class _Order:
             if worse not in group:
                 text, decision = self._told(criterion, leader, worse, is_first=index == 0)
                 return "; ".join([text, *notes]), decision, False
-            notes.append(self._tie(criterion, better, worse))
+            notes.append(self._tie(criterion, leader, better, worse))
         last = "digest" if better.candidate != worse.candidate else "accelerator"
         return f"{'; '.join(notes) or 'nothing to rank by'}; ordered by {last}", None, index > 0
 
@@ -274,8 +274,9 @@ class _Order:
         is_finite = math.isfinite(effect.low) and math.isfinite(effect.high)
         return text, Decision(metric=metric.name, effect=effect) if is_finite else None
 
-    def _tie(self, metric: Metric, better: Evaluation, worse: Evaluation) -> str:
-        effect = self._effect(metric, better, worse)
-        verdict = effect.verdict(metric, better.metrics[metric.name].rank_value)
-        text = f"{'undecided' if verdict == 'undecided' else 'tied'} on {metric.name}"
+    def _tie(self, metric: Metric, leader: Evaluation, better: Evaluation, worse: Evaluation) -> str:
+        """Say that two are in the class of a leader: tied with it, or not told apart from it."""
+        effect, best = self._effect(metric, better, worse), leader.metrics[metric.name].rank_value
+        verdicts = {self._effect(metric, leader, item).verdict(metric, best) for item in (better, worse)}
+        text = f"{'undecided' if 'undecided' in verdicts else 'tied'} on {metric.name}"
         return text if effect.is_exact else f"{text}: {effect.describe(metric)}"
