@@ -51,11 +51,11 @@ class TimingRequest(Record):
                 metric.name,
                 metric.type,
                 metric.sub_type,
-                metric.priority,
+                metric.priority > 0,
                 metric.higher_is_better,
                 metric.tolerance.model_dump(mode="json"),
             ]
-            for metric in self.metrics
+            for metric in sorted(self.metrics, key=lambda metric: (metric.priority < 0, metric.priority, metric.name))
         ]
         return "timing-" + digest_of(
             {
