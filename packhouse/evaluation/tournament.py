@@ -17,7 +17,7 @@ import numpy as np
 
 from packhouse.comparison import Effect
 from packhouse.errors import EvaluationFailed
-from packhouse.evaluation.latency import Clock, TimingPlan, Timings, statistic
+from packhouse.evaluation.latency import Clock, TimingPlan, Timings, needed_runs, statistic
 from packhouse.evaluation.pairs import paired_effect
 from packhouse.evaluation.surroundings import Reading, Surroundings, busiest, cpu_use
 from packhouse.metrics import Metric
@@ -380,11 +380,11 @@ class _Comparison:
         self._effects: dict[tuple[str, str, str], Effect] = {}
 
     def effect(self, metric: Metric, best: str, other: str) -> Effect:
-        """Return by how much `other` is worse than `best`."""
+        """Return by how much `other` is worse than `best`; how sure that is is unknown where one has too few runs."""
         key = metric.name, best, other
         if key not in self._effects:
             sizes = self._batch_sizes.get(best, 1), self._batch_sizes.get(other, 1)
-            self._effects[key] = paired_effect(
+            effect = paired_effect(
                 metric,
                 self._timings[best],
                 self._timings[other],
@@ -392,6 +392,9 @@ class _Comparison:
                 batch_sizes=sizes,
                 confidence=self._confidence,
             )
+            runs = min(self._timings[name].of_kept_rounds().wall_ns.size for name in (best, other))
+            is_supported = runs >= needed_runs(metric.sub_type)
+            self._effects[key] = effect if is_supported else Effect.unknown(effect.estimate, is_relative=True)
         return self._effects[key]
 
     def value(self, metric: Metric, name: str) -> float:
