@@ -219,13 +219,12 @@ def test_class_is_led_by_one_that_is_not_sure_to_beat_its_members_and_is_to_beat
 ) -> None:
     by = metric("p", higher=higher, tolerance=tolerance)
     classes = classes_of(evaluations, by)
-    for (leader, *members), (next_leader, *_) in itertools.zip_longest(classes, classes[1:], fillvalue=[None]):
-        assert leader is not None
+    for leader, *members in classes:
         assert not any(beats(leader, member, by) for member in members)
         assert all(
             leader.values["p"] >= item.values["p"] if higher else leader.values["p"] <= item.values["p"] for item in members
         )
-        assert next_leader is None or beats(leader, next_leader, by)
+    assert all(beats(earlier[0], later[0], by) for earlier, later in itertools.pairwise(classes))
     assert sorted(identities(itertools.chain(*classes))) == sorted(identities(evaluations))
 
 
@@ -382,10 +381,10 @@ def test_weights_and_throughput_are_measured_from_the_best_value_of_all() -> Non
 
 
 def test_metric_without_a_weight_adds_no_doubt_to_the_sum() -> None:
-    def compare(by: Metric, best: Evaluation, other: Evaluation, *, comparisons: int = 1) -> Effect:
-        if by.name == "q":
+    def compare(metric: Metric, best: Evaluation, other: Evaluation, *, comparisons: int = 1) -> Effect:
+        if metric.name == "q":
             return Effect.unknown(0.0, is_relative=False)
-        return compare_intervals(by, best, other, comparisons=comparisons)
+        return compare_intervals(metric, best, other, comparisons=comparisons)
 
     metrics = [metric("p", 1, higher=False, tolerance="1%"), metric("q", 2, higher=False)]
     weights = Objective(weights={"p": 1})
@@ -403,8 +402,8 @@ def test_weighted_sums_that_are_uncertain_leave_the_order_to_the_priorities() ->
 
 
 def test_effects_that_are_relative_weigh_as_much_as_those_in_the_unit() -> None:
-    def relative(by: Metric, best: Evaluation, other: Evaluation, *, comparisons: int = 1) -> Effect:
-        effect = compare_values(by, best, other).estimate / best.values[by.name]
+    def relative(metric: Metric, best: Evaluation, other: Evaluation, *, comparisons: int = 1) -> Effect:
+        effect = compare_values(metric, best, other).estimate / best.values[metric.name]
         return Effect(estimate=effect, low=effect, high=effect, is_relative=True)
 
     metrics = [metric("p", 1, higher=False), metric("q", 2, higher=False)]
@@ -421,9 +420,9 @@ def test_effects_that_are_relative_weigh_as_much_as_those_in_the_unit() -> None:
 def test_intervals_hold_together_for_as_many_comparisons_as_there_are_others(count: int) -> None:
     asked = []
 
-    def compare(by: Metric, best: Evaluation, other: Evaluation, *, comparisons: int = 1) -> Effect:
+    def compare(metric: Metric, best: Evaluation, other: Evaluation, *, comparisons: int = 1) -> Effect:
         asked.append(comparisons)
-        return compare_intervals(by, best, other)
+        return compare_intervals(metric, best, other)
 
     found = [*(evaluation(name, p=1.0) for name in "abcde"[:count]), evaluation("f", failure="out of memory")]
     rank(found, [metric("p")], compare=compare)
@@ -437,9 +436,9 @@ def test_only_candidates_that_have_a_place_are_compared(
 ) -> None:
     seen: list[Evaluation] = []
 
-    def compare(by: Metric, best: Evaluation, other: Evaluation, *, comparisons: int = 1) -> Effect:
+    def compare(metric: Metric, best: Evaluation, other: Evaluation, *, comparisons: int = 1) -> Effect:
         seen.extend([best, other])
-        return compare_values(by, best, other)
+        return compare_values(metric, best, other)
 
     ranking = rank(evaluations, metrics, baseline, compare)
     assert set(identities(seen)) <= set(identities(ranking.ranked))
@@ -578,8 +577,8 @@ def test_tie_and_what_is_undecided_say_between_which_ends_the_difference_lies() 
 
 
 def test_difference_that_is_not_known_is_undecided_and_says_so() -> None:
-    def unknown(by: Metric, best: Evaluation, other: Evaluation, *, comparisons: int = 1) -> Effect:
-        return Effect.unknown(compare_values(by, best, other).estimate, is_relative=False)
+    def unknown(metric: Metric, best: Evaluation, other: Evaluation, *, comparisons: int = 1) -> Effect:
+        return Effect.unknown(compare_values(metric, best, other).estimate, is_relative=False)
 
     tested = metric("latency", 1, higher=False, tolerance="2%")
     found = [evaluation("b", latency=1), evaluation("a", latency=2)]

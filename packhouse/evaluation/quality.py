@@ -109,12 +109,12 @@ def _drawn(
     first = [next(iter(outputs.values())) for outputs in candidates]
     if QUALITY_SUB_TYPES[metric.sub_type] == "roc_auc":
         judged, rows = first, np.arange(len(labels))
-        counts = np.ones(len(labels), dtype=np.int64)
+        groups = rows
     else:
         judged = [_predicted(output, _threshold(metric)) for output in first]
         codes = np.stack([np.unique(column, return_inverse=True)[1].ravel() for column in (labels, *judged)], axis=1)
-        _, rows, counts = np.unique(codes, axis=0, return_index=True, return_counts=True)
-    groups = np.repeat(np.arange(len(rows)), counts)
+        _, rows, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+        groups = inverse.ravel()
 
     def values(draws: NDArray[np.intp]) -> NDArray[np.float64]:
         found = []

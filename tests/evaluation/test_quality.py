@@ -10,8 +10,9 @@ import pytest
 from sklearn import metrics as sk
 
 from packhouse.errors import EvaluationFailed
-from packhouse.evaluation.quality import quality
+from packhouse.evaluation.quality import quality, quality_difference_interval, quality_interval
 from packhouse.metrics import QUALITY_SUB_TYPES, Metric, Tolerance
+from packhouse.statistics import Interval, paired_share_interval, share_interval
 
 BINARY = np.array([0, 1, 1, 0, 1, 0, 1, 1])
 POSITIVE = np.array([0.1, 0.9, 0.4, 0.6, 0.8, 0.2, 0.55, 0.3], np.float32)  # how sure a model is of class 1
@@ -278,3 +279,161 @@ class TestFailures:
     def test_roc_auc_of_labels_instead_of_scores_per_class_fails(self) -> None:
         with pytest.raises(EvaluationFailed, match="mine-roc_auc cannot be computed"):
             value("roc_auc", np.array(CHOSEN), CLASSES)
+
+
+def interval(sub_type: str, output: Any, labels: Any, confidence: float = 0.99, /, **settings: Any) -> Interval:
+    found = quality_interval(metric(sub_type, **settings), {"y": np.asarray(output)}, np.asarray(labels), confidence)
+    assert found is not None
+    return found
+
+
+def difference(sub_type: str, ours: Any, theirs: Any, labels: Any, confidence: float = 0.99, /, **settings: Any) -> Interval:
+    first, second = ({"y": np.asarray(output)} for output in (ours, theirs))
+    found = quality_difference_interval(metric(sub_type, **settings), first, second, np.asarray(labels), confidence)
+    assert found is not None
+    return found
+
+
+def judgements(seed: int, n: int, hit: float, classes: int = 3) -> tuple[Any, Any]:
+    """Return labels, and predictions that are right with a probability of `hit` and else any other class."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, n)
+    wrong = (labels + random.integers(1, classes, n)) % classes
+    return labels, np.where(random.random(n) < hit, labels, wrong)
+
+
+LABELS, PREDICTED = judgements(0, 300, 0.8)
+DRAWN = ["balanced_accuracy", "f1", "precision", "recall"]
+
+
+class TestInterval:
+    @pytest.mark.parametrize("shape", [(300,), (300, 1)])
+    def test_of_accuracy_is_that_of_a_share(self, shape: tuple[int, ...]) -> None:
+        hits = int((LABELS == PREDICTED).sum())
+
+        assert interval("accuracy", PREDICTED, LABELS.reshape(shape)) == share_interval(hits, 300)
+        assert interval("accuracy_score", PREDICTED, LABELS, 0.9) == share_interval(hits, 300, 0.9)
+
+    def test_of_a_count_is_one_of_counts(self) -> None:
+        low, high = interval("accuracy", PREDICTED, LABELS, normalize=False)
+
+        assert 200 < low < (LABELS == PREDICTED).sum() < high < 300
+        expected = share_interval(int((LABELS == PREDICTED).sum()), 300)
+        assert (low / 300, high / 300) == pytest.approx(expected, abs=0.02)
+
+    @pytest.mark.parametrize("sub_type", DRAWN)
+    def test_of_averages_over_classes_has_the_value_in_it_and_is_about_as_wide_as_that_of_accuracy(self, sub_type: str) -> None:
+        low, high = interval(sub_type, PREDICTED, LABELS)
+        share = share_interval(int((LABELS == PREDICTED).sum()), 300)
+
+        assert low < value(sub_type, PREDICTED, LABELS) < high
+        assert high - low == pytest.approx(share.high - share.low, rel=0.3)
+
+    @pytest.mark.parametrize("sub_type", ["f1"])
+    def test_of_samples_that_are_counted_together_is_that_of_each_drawn_alone(self, sub_type: str) -> None:
+        random = np.random.default_rng(20240917)
+        draws = random.integers(0, 300, (500, 300))
+        function = AVERAGED[sub_type]
+        alone = [function(LABELS[draw], PREDICTED[draw], average="macro", zero_division=0.0) for draw in draws]
+
+        assert interval(sub_type, PREDICTED, LABELS) == pytest.approx(tuple(np.percentile(alone, [0.5, 99.5])))
+
+    def test_of_roc_auc_is_of_the_scores(self) -> None:
+        random = np.random.default_rng(1)
+        labels = random.integers(0, 2, 300)
+        scores = labels + random.normal(0, 1, 300)
+
+        low, high = interval("roc_auc", scores, labels)
+
+        auc = sk.roc_auc_score(labels, scores)
+        error = math.sqrt(auc * (1 - auc) / (300 / 4))  # of the order of Hanley and McNeil's
+        assert low < auc < high
+        assert 0.5 * error < high - low < 4 * error
+        assert interval("roc_auc", np.stack([-scores, scores], axis=1), labels) == pytest.approx((low, high), abs=0.01)
+
+    def test_of_several_classes_leaves_draws_without_one_out(self) -> None:
+        labels = np.array([0, 1, 2] * 20 + [2])
+
+        scores = np.eye(3)[labels] + np.random.default_rng(1).normal(0, 0.5, (61, 3))
+        low, high = interval("roc_auc", scores, labels)
+
+        assert low < value("roc_auc", scores, labels) < high
+
+    def test_of_a_class_that_is_rarely_drawn_stays_that_of_several_classes(self) -> None:
+        labels = np.array([0] * 30 + [1] * 29 + [2])
+        predicted = np.array([0] * 20 + [1] * 10 + [1] * 29 + [2])
+
+        draws = np.random.default_rng(20240917).integers(0, 60, (500, 60))
+        macro = [sk.f1_score(labels[draw], predicted[draw], average="macro", zero_division=0.0) for draw in draws]
+        assert any(2 not in labels[draw] for draw in draws)
+        assert interval("f1", predicted, labels) == pytest.approx(tuple(np.percentile(macro, [0.5, 99.5])))
+
+    @pytest.mark.filterwarnings("ignore:Only one class is present")
+    def test_there_is_none_where_most_draws_mean_nothing(self) -> None:
+        labels, scores = np.array([0, 1]), np.array([0.1, 0.9])
+
+        assert quality_interval(metric("roc_auc"), {"y": scores}, labels) is None
+        assert quality_difference_interval(metric("roc_auc"), {"y": scores}, {"y": scores}, labels) is None
+
+    @pytest.mark.parametrize("found", [metric("mine", "custom", "metrics.py:mine"), metric("accuracy")])
+    def test_there_is_none_of_a_custom_metric_or_of_a_single_sample(self, found: Metric) -> None:
+        n = 1 if found.type == "accuracy" else 300
+
+        assert quality_interval(found, {"y": PREDICTED[:n]}, LABELS[:n]) is None
+        assert quality_difference_interval(found, {"y": PREDICTED[:n]}, {"y": PREDICTED[:n]}, LABELS[:n]) is None
+
+    @pytest.mark.parametrize("sub_type", ["accuracy", "f1"])
+    def test_follows_the_threshold(self, sub_type: str) -> None:
+        scores = np.random.default_rng(3).random(200)
+        labels = (scores > 0.8).astype(int)
+
+        assert interval(sub_type, scores, labels, threshold=0.8).high == pytest.approx(1.0)
+        assert interval(sub_type, scores, labels).high < 0.9
+
+
+class TestDifference:
+    @pytest.mark.parametrize("shape", [(300,), (300, 1)])
+    def test_of_accuracies_is_of_the_samples_on_which_one_is_right_alone(self, shape: tuple[int, ...]) -> None:
+        better = np.where(np.arange(300) % 10 == 0, LABELS, PREDICTED)
+        only_better = int(((better == LABELS) & (PREDICTED != LABELS)).sum())
+
+        found = difference("accuracy", better, PREDICTED, LABELS.reshape(shape))
+
+        assert only_better > 0
+        assert found == paired_share_interval(only_better, 0, 300)
+        assert difference("accuracy", PREDICTED, better, LABELS, 0.9) == paired_share_interval(0, only_better, 300, 0.9)
+
+    @pytest.mark.parametrize("sub_type", ["f1", "balanced_accuracy"])
+    def test_of_others_is_found_on_the_same_samples_for_both(self, sub_type: str) -> None:
+        better = np.where(np.arange(300) % 8 == 0, LABELS, PREDICTED)
+
+        low, high = difference(sub_type, better, PREDICTED, LABELS)
+
+        assert 0 < low < value(sub_type, better, LABELS) - value(sub_type, PREDICTED, LABELS) < high
+        assert difference(sub_type, PREDICTED, better, LABELS) == pytest.approx((-high, -low))
+        assert difference(sub_type, better, PREDICTED, LABELS, 0.8).low > low
+
+    def test_of_roc_aucs_is_of_the_scores(self) -> None:
+        random = np.random.default_rng(1)
+        labels = random.integers(0, 2, 300)
+        scores = labels + random.normal(0, 1, 300)
+        worse = scores + random.normal(0, 1, 300)
+
+        low, high = difference("roc_auc", scores, worse, labels)
+
+        assert 0 < low < sk.roc_auc_score(labels, scores) - sk.roc_auc_score(labels, worse) < high
+
+    @pytest.mark.parametrize("sub_type", ["f1"])
+    def test_of_a_candidate_and_itself_is_none(self, sub_type: str) -> None:
+        scores = np.eye(3)[PREDICTED]
+
+        assert difference(sub_type, scores, scores, LABELS) == (0.0, 0.0)
+
+    def test_of_candidates_that_are_as_good_has_zero_in_it(self) -> None:
+        found = []
+        for seed in range(200):
+            labels, ours = judgements(seed, 150, 0.8)
+            right = np.random.default_rng([seed, 1]).random(150) < 0.8
+            found.append(difference("accuracy", ours, np.where(right, labels, (labels + 1) % 3), labels))
+
+        assert sum(low <= 0 <= high for low, high in found) >= 194

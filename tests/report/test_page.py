@@ -17,6 +17,7 @@ from packhouse.artifacts import Artifact, ArtifactStore, measure_bytes
 from packhouse.candidates import Candidate, TensorInfo
 from packhouse.evaluation.fingerprint import Fingerprint
 from packhouse.evaluation.records import Evaluation, MetricValue
+from packhouse.evaluation.tournament import Summary
 from packhouse.metrics import Goal, Metric, Tolerance
 from packhouse.packaging.job import PackagingJob
 from packhouse.ranking import rank
@@ -437,3 +438,21 @@ def test_goal_is_drawn_unless_it_is_far_away(workshop: Workshop) -> None:
     far = workshop.release([one, other], [workshop.evaluation(one, 0.991, 1), workshop.evaluation(other, 0.992, 2)])
     assert "goal: at least 0.9" in Page(plots_of(report_html(workshop.usual(), workshop.store))[0]).texts
     assert "goal: at least 0.9" not in Page(plots_of(report_html(far, workshop.store))[0]).texts
+
+
+@pytest.mark.parametrize(
+    ("timing", "text"),
+    [
+        (Summary(state="decided"), "the order by time is decided. Compared by wall time"),
+        (
+            Summary(state="undecided", cause="time was up", clock="cpu"),
+            "is not decided wholly: time was up. Compared by CPU time",
+        ),
+        (Summary(state="unstable", cause="other work"), "not to be relied on, and count as tied: other work."),
+        (Summary(state="decided", rounds=40, dropped={"a": 2, "b": 3}, sessions=3), "Timed in 40 rounds, 5 of them dropped"),
+    ],
+)
+def test_how_timing_went_is_told_on_the_page(workshop: Workshop, timing: Summary, text: str) -> None:
+    page = Page(report_html(workshop.usual(tournaments={CPU.spec: timing}), workshop.store))
+    assert text in page.text
+    assert ("aside doubtful" in page.attributes("class")) is (timing.state != "decided")
