@@ -250,7 +250,8 @@ class TestFailures:
     @pytest.fixture
     def request_of_three(self, models: Path, store: ArtifactStore, tmp_path: Path) -> TimingRequest:
         names = ("a", "b", "victim")
-        np.savez(tmp_path / "data.npz", **{name: np.ones((9, 2), np.float32) for name in names})
+        arrays: dict[str, Any] = {name: np.ones((9, 2), np.float32) for name in names}
+        np.savez(tmp_path / "data.npz", **arrays)
         return request_for(models, store, data={"path": str(tmp_path / "data.npz")})
 
     @pytest.fixture

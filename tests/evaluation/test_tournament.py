@@ -84,7 +84,7 @@ class Machine:
     def until_now(self, candidates_ns: int, switches: int, stalled: float) -> Surroundings:
         self.readings.append((candidates_ns, switches, stalled))
         values = {"load": 1.0, "running": 1, "mhz": 0.0, **self.seen(self.round)}
-        return Surroundings(began_ns=0, ended_ns=self.now_ns, switches=switches, stalled=stalled, **values)  # type: ignore[arg-type]
+        return Surroundings(began_ns=0, ended_ns=self.now_ns, switches=switches, stalled=stalled, **values)
 
 
 @dataclass
@@ -180,7 +180,7 @@ def order(result: Result, name: str = "latency-p50") -> list[str]:
     return sorted(result.orderings[name], key=result.orderings[name].__getitem__)
 
 
-MACHINES: dict[str, dict[str, float]] = {
+MACHINES: dict[str, dict[str, Any]] = {
     "steady": {"noise": 0.0},
     "noisy": {"noise": 0.2},
     "drifting": {"drift": 0.05},

@@ -412,7 +412,7 @@ class TestTiming:
         assert host.ask("seen")["starts"] == [0, 5, 0, 5]
 
     @pytest.fixture
-    def counting(self, host: SessionHost, tmp_path: Path) -> Prepare:
+    def counting(self, host: SessionHost, tmp_path: Path) -> Iterator[Prepare]:
         """A function that prepares a worker that notes the first sample of every run."""
         (tmp_path / "worker.py").write_text(COUNTING)
 

@@ -12,7 +12,6 @@ from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
-import tasks.time as module
 from flows.cli import app
 from flows.package_models import package_models
 from packhouse.artifacts import ArtifactStore
@@ -21,11 +20,13 @@ from packhouse.evaluation import device_lock as lock_module
 from packhouse.evaluation.timing import Timed, TimingOutcome
 from packhouse.evaluation.tournament import Standing
 from packhouse.release import Release
+from tasks import time as tasks_time
 from tasks.time import standing_text
 from tests.classifiers import write_classifier
 from tests.jobs import write_job
 
 SPEC = "cpu-cpu"
+module: Any = tasks_time
 NAMES = ["turned-0.0", "turned-0.5"]
 Spoil = Callable[[TimingOutcome], TimingOutcome]
 
@@ -64,7 +65,8 @@ def config(tmp_path: Path) -> Path:
 
 def run(config: Path) -> Release:
     """Run a job to its end."""
-    state: Any = asyncio.run(package_models(load_config(config), return_state=True))  # type: ignore[call-overload]
+    flow: Any = package_models
+    state = asyncio.run(flow(load_config(config), return_state=True))
     release: Release = asyncio.run(state.aresult(raise_on_failure=False))
     return release
 
