@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from packhouse.comparison import Compare, Effect, compare_intervals
+from packhouse.comparison import Compare, Effect, compare_intervals, compare_values
 from packhouse.evaluation.records import Evaluation
 from packhouse.goals import missed_goals, told_apart
 from packhouse.metrics import Metric
@@ -100,7 +100,7 @@ def _identity(evaluation: Evaluation) -> tuple[str, str]:
 def _best_first(metric: Metric) -> Callable[[Evaluation], tuple[float, tuple[str, str]]]:
     """Return the key that sorts evaluations by a metric."""
     sign = -1 if metric.higher_is_better else 1
-    return lambda item: (sign * item.metrics[metric.name].rank_value, _identity(item))
+    return lambda item: (sign * item.metrics[metric.name].rank_value(metric), _identity(item))
 
 
 def _best(metric: Metric, evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -230,14 +230,15 @@ class _Order:
     def _beats(self, one: Evaluation, other: Evaluation, metric: Metric) -> bool:
         if one is other:
             return False
-        return self._effect(metric, one, other).verdict(metric, one.metrics[metric.name].rank_value) == "worse"
+        return self._effect(metric, one, other).verdict(metric, one.metrics[metric.name].rank_value(metric)) == "worse"
 
     def _effect(self, metric: Metric, best: Evaluation, other: Evaluation) -> Effect:
         if best is other:
             return Effect.exactly(0.0)
         key = metric.name, _identity(best), _identity(other)
         if key not in self._effects:
-            self._effects[key] = self._compare(metric, best, other, comparisons=self._comparisons)
+            compare = self._compare if metric.tolerance.is_tested else compare_values
+            self._effects[key] = compare(metric, best, other, comparisons=self._comparisons)
         return self._effects[key]
 
     def _decided_by(self, ordered: Sequence[Evaluation], index: int) -> tuple[str, Decision | None, bool]:
@@ -276,7 +277,7 @@ class _Order:
 
     def _tie(self, metric: Metric, leader: Evaluation, better: Evaluation, worse: Evaluation) -> str:
         """Say that two are in the class of a leader: tied with it, or not told apart from it."""
-        effect, best = self._effect(metric, better, worse), leader.metrics[metric.name].rank_value
+        effect, best = self._effect(metric, better, worse), leader.metrics[metric.name].rank_value(metric)
         verdicts = {self._effect(metric, leader, item).verdict(metric, best) for item in (better, worse)}
         text = f"{'undecided' if 'undecided' in verdicts else 'tied'} on {metric.name}"
         return text if effect.is_exact else f"{text}: {effect.describe(metric)}"

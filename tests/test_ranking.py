@@ -386,7 +386,7 @@ def test_metric_without_a_weight_adds_no_doubt_to_the_sum() -> None:
             return Effect.unknown(0.0, is_relative=False)
         return compare_intervals(metric, best, other, comparisons=comparisons)
 
-    metrics = [metric("p", 1, higher=False, tolerance="1%"), metric("q", 2, higher=False)]
+    metrics = [metric(name, place, higher=False, tolerance="1%") for place, name in enumerate("pq", start=1)]
     weights = Objective(weights={"p": 1})
     apart = [uncertain("a", p=(3, 0.5), q=(1, 0)), uncertain("b", p=(1, 0.5), q=(2, 0))]
     assert [item.candidate for item in rank(apart, metrics, compare=compare, objective=weights).ranked] == ["b", "a"]

@@ -117,10 +117,13 @@ class Timings:
         return value, percentile_interval(_in_unit(metric, wall[0], batch_size), percentile_of(metric.sub_type))
 
     def value(self, metric: Metric, batch_size: int) -> MetricValue:
-        """Return the value of a timed metric over all rounds that were kept, by the wall clock, with its interval."""
+        """Return the value of a timed metric over all rounds that were kept, by the wall clock, with its interval.
+
+        A single round, in which all runs depend on each other, supports no value.
+        """
         wall = self.of_kept_rounds().wall_ns
-        needed = needed_runs(metric.sub_type)
-        interval = _interval(metric, wall, batch_size) if wall.size >= needed and len(wall) > 1 else None
+        needed = needed_runs(metric.sub_type) if len(wall) > 1 else wall.size + 1
+        interval = _interval(metric, wall, batch_size) if wall.size >= needed else None
         return MetricValue(
             value=float(statistic(metric, wall.reshape(1, -1), batch_size)[0]),
             unit=metric.unit,

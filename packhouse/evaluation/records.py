@@ -74,10 +74,9 @@ class MetricValue(Record):
         """Whether there are enough samples for the value to be known."""
         return self.n >= self.needed_n
 
-    @property
-    def rank_value(self) -> float:
-        """What candidates are put in order by."""
-        return self.value if self.ordering is None else self.ordering
+    def rank_value(self, metric: Metric) -> float:
+        """Return what candidates are put in order by: the plain value where the tolerance asks for that."""
+        return self.value if self.ordering is None or not metric.tolerance.is_tested else self.ordering
 
 
 class Evaluation(Record):

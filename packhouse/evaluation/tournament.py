@@ -25,7 +25,8 @@ from packhouse.records import Record
 from packhouse.statistics import shared_confidence
 
 MIN_ROUNDS = 30
-CHECK_EVERY = 10
+CHECK_EVERY = 10  # rounds, or a tenth of those that were played, from which the order is looked at again,
+CHECK_SHARE = 0.2  # unless that would take more of the time
 SESSION_ROUNDS = 10  # rounds after which every candidate gets a new session …
 SESSIONS = 3  # … so many times at least, and on as long as this takes no more than
 RENEWAL_SHARE = 0.2  # of the time
@@ -165,7 +166,8 @@ class Tournament:
         self._failures: dict[str, str] = {}
         self._surroundings: list[Surroundings] = []
         self._sessions = 0
-        self._renewal_s = self._turns_s = 0.0
+        self._renewal_s = self._turns_s = self._checks_s = 0.0
+        self._next_check = MIN_ROUNDS
 
     def play(self) -> Result:
         """Time the candidates until their order is decided and every metric is supported, or the time is up."""
@@ -178,7 +180,7 @@ class Tournament:
             if self._needs_sessions(round_number):
                 self._renew_sessions()
             self._play_round(round_number)
-            if (round_number + 1) % CHECK_EVERY == 0 and round_number + 1 >= MIN_ROUNDS:
+            if self._needs_check(round_number + 1):
                 is_decided = self._check()
                 if is_decided and self._is_supported:
                     break
@@ -205,6 +207,10 @@ class Tournament:
             return False
         return self._sessions < SESSIONS or self._renewal_s < RENEWAL_SHARE * self._turns_s
 
+    def _needs_check(self, rounds: int) -> bool:
+        """Whether to look at the order; the more rounds there are, the longer that takes."""
+        return rounds >= self._next_check and self._checks_s <= CHECK_SHARE * self._turns_s
+
     def _renew_sessions(self) -> None:
         began = time.monotonic()
         for entrant in self._active:
@@ -224,9 +230,10 @@ class Tournament:
         if not active:
             return
         first = number % len(active)
+        order = (*active[first:], *active[:first])
         reading, began = Reading.now(), time.monotonic()
         computed_ns, switches, stalled = 0, 0, 0.0
-        for entrant in (*active[first:], *active[:first]):
+        for entrant in order if number % 2 else reversed(order):  # so that nobody always follows the same one
             with self._failing(entrant):
                 lead_in = int(entrant.runs >= LEAD_IN_FROM)
                 answer = entrant.player.ask("time", runs=entrant.runs, lead_in=lead_in)
@@ -296,6 +303,8 @@ class Tournament:
 
     def _check(self) -> bool:
         """Tell the standings, the leader's first, send clear losers home, and return whether the order is decided."""
+        began, rounds = time.monotonic(), len(self._surroundings)
+        self._next_check = rounds + max(CHECK_EVERY, rounds // 10)
         kept, clock = self._kept(), self._clock
         standing = [entrant for entrant in self._standing() if kept[entrant.rounds].any()]
         timings = {entrant.name: entrant.timings(kept) for entrant in standing}
@@ -312,6 +321,7 @@ class Tournament:
         still_open = [pair for pair in open_pairs if active.issuperset(pair)]
         shown = sorted(standing, key=lambda entrant: entrant.name != leader)
         self._tell([self._stand(entrant, timings[entrant.name], still_open) for entrant in shown])
+        self._checks_s += time.monotonic() - began
         return not still_open
 
     def _stand(self, entrant: _Entrant, timings: Timings, open_pairs: Sequence[tuple[str, str]]) -> Standing:

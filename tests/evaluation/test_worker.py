@@ -1,5 +1,6 @@
 """Real sessions in real workers: what runs where, what goes in and comes out, and what is refused."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,63 @@ def use_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
         monkeypatch.setattr(session_host, "WORKER", tmp_path / "worker.py")
 
     return use
+
+
+# The real worker, which notes the first number of every batch that a session runs.
+COUNTING = """
+from packhouse.evaluation import worker
+starts = []
+class Session(worker.ort.InferenceSession):
+    def run(self, names, feed, *more):
+        starts.append(int(feed["x"].flat[0]))
+        return super().run(names, feed, *more)
+worker.ort.InferenceSession = Session
+worker.Worker.seen = lambda self: {"starts": starts}
+worker.main()
+"""
+# The real worker, which tells what its bound calls compute, and how often it runs without a binding.
+BOUND = """
+from packhouse.evaluation import worker
+runs = []
+class Session(worker.ort.InferenceSession):
+    def run(self, *arguments, **more):
+        runs.append(1)
+        return super().run(*arguments, **more)
+worker.ort.InferenceSession = Session
+def outputs(self):
+    found = []
+    for call in self.calls:
+        call()
+        (binding,) = call.args
+        found.append([array.tolist() for array in binding.copy_outputs_to_cpu()])
+    return {"outputs": found}
+worker.Worker.outputs = outputs
+worker.Worker.plain_runs = lambda self: {"runs": len(runs)}
+worker.main()
+"""
+# The real worker, which tells how many sessions it has created, and the one in use.
+RENEWING = """
+import time
+from packhouse.evaluation import worker
+created, alive, ended = [], [], []
+class Session(worker.ort.InferenceSession):
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.number = len(created)
+        created.append((arguments, more))
+    def __del__(self):
+        ended.append(self.number)
+worker.ort.InferenceSession = Session
+worker.Worker.seen = lambda self: {
+    "created": len(created), "number": self.session.number, "ended": ended, "same": all(item == created[0] for item in created)
+}
+def script(self, medians):
+    self.time = lambda runs: {"wall_ns": [medians.pop(0)] * runs}
+    self.left = lambda: {"left": len(medians)}
+    return {}
+worker.Worker.script = script
+worker.main()
+"""
 
 
 @pytest.fixture
@@ -504,31 +562,80 @@ class TestPlugins:
             create(host, write_classifier(tmp_path / "a.onnx"), "fake", plugin="json")
 
 
+Prepare = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def timed(host: SessionHost, tmp_path: Path) -> Prepare:
+    """A function that prepares a classifier for timing."""
+
+    def prepare(batch_size: int = 1, io_binding: bool = False, **classifier: Any) -> dict[str, Any]:
+        give(host, tmp_path, x=X)
+        create(host, write_classifier(tmp_path / "a.onnx", **classifier))
+        return host.ask("prepare_timing", batch_size=batch_size, io_binding=io_binding)
+
+    return prepare
+
+
 class TestTiming:
-    @pytest.fixture
-    def timed(self, host: SessionHost, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-        """A function that prepares a classifier for timing."""
-
-        def prepare(batch_size: int, **classifier: Any) -> dict[str, Any]:
-            give(host, tmp_path, x=X)
-            create(host, write_classifier(tmp_path / "a.onnx", **classifier))
-            return host.ask("prepare_timing", batch_size=batch_size)
-
-        return prepare
-
+    @pytest.mark.parametrize("io_binding", [False, True])
     @pytest.mark.parametrize("batch_size", [1, 4, 32])
-    def test_it_runs_as_often_as_asked(self, host: SessionHost, timed: Callable[..., dict[str, Any]], batch_size: int) -> None:
-        assert timed(batch_size)["batch_size"] == batch_size
+    def test_it_runs_as_often_as_asked(self, host: SessionHost, timed: Prepare, batch_size: int, io_binding: bool) -> None:
+        assert timed(batch_size, io_binding)["batch_size"] == batch_size
 
         for runs in (1, 10, 40):
-            samples = host.ask("time", runs=runs)["samples_ns"]
-            assert len(samples) == runs
-            assert all(isinstance(sample, int) and sample > 0 for sample in samples)
+            for lead_in in (0, 3):
+                answer = host.ask("time", runs=runs, lead_in=lead_in)
+                assert len(answer["wall_ns"]) == len(answer["cpu_ns"]) == runs
+                assert all(isinstance(ns, int) and ns > 0 for ns in (*answer["wall_ns"], *answer["cpu_ns"]))
+                assert answer["turn_cpu_ns"] >= sum(answer["cpu_ns"])
+                assert answer["involuntary_switches"] >= 0
 
-    def test_a_fixed_batch_size_wins(self, timed: Callable[..., dict[str, Any]]) -> None:
+    def test_runs_before_those_that_count_are_done_but_not_told(self, host: SessionHost, counting: Prepare) -> None:
+        counting()
+
+        host.ask("time", runs=2, lead_in=3)
+
+        assert host.ask("seen")["starts"] == [0, 1, 2, 3, 4, 5]
+
+    def test_it_goes_through_the_samples_in_turn(self, host: SessionHost, counting: Prepare) -> None:
+        """One run of the first sample has been timed when the timing was prepared."""
+        counting()
+
+        for runs in (2, 3, 4):
+            host.ask("time", runs=runs)
+
+        assert host.ask("seen")["starts"] == [index % len(X) for index in range(10)]
+
+    def test_another_size_of_batch_cuts_the_samples_otherwise(self, host: SessionHost, counting: Prepare) -> None:
+        """Seven samples are two batches of five, of which the second is filled up from the start."""
+        counting(5)
+
+        host.ask("time", runs=3)
+
+        assert host.ask("seen")["starts"] == [0, 5, 0, 5]
+
+    @pytest.fixture
+    def counting(self, host: SessionHost, tmp_path: Path) -> Iterator[Prepare]:
+        """A function that prepares a worker that notes the first sample of every run."""
+        (tmp_path / "worker.py").write_text(COUNTING)
+
+        def prepare(batch_size: int = 1) -> dict[str, Any]:
+            host.__exit__(None, None, None)
+            host.__init__(tmp_path)  # type: ignore[misc]
+            np.savez(tmp_path / "data.npz", x=np.stack([np.arange(7), np.arange(7)], axis=1).astype(np.float32))
+            host.ask("read_data", path=str(tmp_path / "data.npz"), inputs={"x": "x"})
+            create(host, write_classifier(tmp_path / "a.onnx"))
+            return host.ask("prepare_timing", batch_size=batch_size)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(session_host, "WORKER", tmp_path / "worker.py")
+            yield prepare
+
+    def test_a_fixed_batch_size_wins(self, timed: Prepare) -> None:
         assert timed(1, batch=4)["batch_size"] == 4
 
-    def test_the_first_inference_has_its_own_time(self, timed: Callable[..., dict[str, Any]]) -> None:
+    def test_the_first_inference_has_its_own_time(self, timed: Prepare) -> None:
         assert timed(1)["duration_ns"] > 0
 
     def test_peak_memory_is_at_least_what_the_weights_take(self, host: SessionHost, tmp_path: Path) -> None:
@@ -541,3 +648,127 @@ class TestTiming:
         predict(host, tmp_path, batch_size=1)
 
         assert host.ask("peak_memory")["bytes"] >= size
+
+
+class TestRenewal:
+    @pytest.fixture
+    def renewing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SessionHost]:
+        """A worker that tells of its sessions, prepared for timing."""
+        (tmp_path / "worker.py").write_text(RENEWING)
+        monkeypatch.setattr(session_host, "WORKER", tmp_path / "worker.py")
+        with SessionHost(tmp_path) as host:
+            give(host, tmp_path, x=X)
+            create(host, write_classifier(tmp_path / "a.onnx"), intra_op_num_threads=1)
+            host.ask("prepare_timing", batch_size=1)
+            yield host
+
+    def renew(self, host: SessionHost, **changes: Any) -> Any:
+        return host.ask("renew_session", **{"warmup": 10, "settled": 0.02, "max_s": 0.0, **changes})["median_ns"]
+
+    def test_keeps_the_first_session_and_then_gives_a_new_one_each_time_of_the_same_kind(self, renewing: SessionHost) -> None:
+        found = []
+        for _ in range(3):
+            assert self.renew(renewing) > 0
+            found.append(renewing.ask("seen"))
+
+        assert [(item["created"], item["number"], item["ended"]) for item in found] == [(1, 0, []), (2, 1, [0]), (3, 2, [0, 1])]
+        assert found[-1]["same"]
+
+    def test_leaves_what_the_worker_computes_as_it_was(self, renewing: SessionHost, tmp_path: Path) -> None:
+        before = predict(renewing, tmp_path)
+        for _ in range(2):
+            self.renew(renewing)
+
+        assert len(renewing.ask("time", runs=3)["wall_ns"]) == 3
+        np.testing.assert_array_equal(predict(renewing, tmp_path)["y"], before["y"])
+
+    @pytest.mark.parametrize(
+        ("medians", "changes", "left", "found"),
+        [
+            ([900, 500, 300, 300, 1], {"max_s": 600.0}, 1, 300),
+            ([1000, 1019, 1], {"max_s": 600.0}, 1, 1019),
+            ([1000, 1021, 1021, 1], {"max_s": 600.0}, 1, 1021),
+            ([900, 500, 300, 1], {"max_s": -1.0}, 3, 900),
+            ([900, 500, 300, 1], {"warmup": 25, "max_s": -1.0}, 1, 300),
+            ([500, 500, 500, 1], {"warmup": 21, "max_s": 600.0}, 1, 500),
+            ([900, 850, 1], {"settled": 0.1, "max_s": 600.0}, 1, 850),
+        ],
+    )
+    def test_warms_up_until_two_blocks_agree_or_the_time_is_up(
+        self, renewing: SessionHost, medians: list[int], changes: dict[str, Any], left: int, found: int
+    ) -> None:
+        renewing.ask("script", medians=medians)
+
+        assert self.renew(renewing, **changes) == found
+        assert renewing.ask("left")["left"] == left
+
+
+class TestBinding:
+    def test_gives_as_many_outputs_of_the_same_values(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "worker.py").write_text(BOUND)
+        monkeypatch.setattr(session_host, "WORKER", tmp_path / "worker.py")
+        nodes = [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("ReduceSum", ["x"], ["z"], keepdims=0)]
+        with SessionHost(tmp_path) as host:
+            give(host, tmp_path, x=X)
+            create(host, save(tmp_path / "a.onnx", nodes, [output("y", "n", 2), output("z")]))
+            host.ask("prepare_timing", batch_size=4, io_binding=True)
+            assert len(host.ask("time", runs=5)["wall_ns"]) == 5
+            host.ask("renew_session", warmup=10, settled=0.02, max_s=0.0)
+            host.ask("renew_session", warmup=10, settled=0.02, max_s=0.0)
+            assert host.ask("plain_runs") == {"runs": 0}
+            outputs = host.ask("outputs")["outputs"]
+
+        assert [len(item) for item in outputs] == [2, 2]
+        for (y, z), batch in zip(outputs, (X[[0, 1, 2, 3]], X[[4, 5, 6, 0]]), strict=True):
+            np.testing.assert_allclose(y, -batch)
+            np.testing.assert_allclose(z, batch.sum(), rtol=1e-5)
+
+    def test_of_texts_is_refused_with_the_setting_to_change(self, host: SessionHost, tmp_path: Path) -> None:
+        give(host, tmp_path, x=np.array(["a", "b"]))
+        create(host, write_identity(tmp_path / "a.onnx", {"x": (TensorProto.STRING, ("n",))}))
+
+        with pytest.raises(EvaluationFailed) as caught:
+            host.ask("prepare_timing", batch_size=1, io_binding=True)
+
+        assert str(caught.value) == "its input 'x' holds texts, which cannot be bound; set timing.io_binding: false"
+        assert host.ask("prepare_timing", batch_size=1)["batch_size"] == 1
+
+
+class TestOccupying:
+    def test_keeps_all_threads_of_the_session_on_the_cpus(self, host: SessionHost, tmp_path: Path) -> None:
+        host.ask("providers")  # has imported everything that starts threads
+        last = max(os.sched_getaffinity(0))
+        before = {task.name for task in Path(f"/proc/{host.pid}/task").iterdir()}
+
+        answer = host.ask("occupy", cpus=[last], priority=None)
+        create(host, write_classifier(tmp_path / "a.onnx"), intra_op_num_threads=3)
+
+        started = {task.name for task in Path(f"/proc/{host.pid}/task").iterdir()} - before
+        assert answer == {"pinned": f"CPU {last}", "scheduler": "SCHED_OTHER"}
+        assert os.sched_getaffinity(host.pid) == {last}
+        assert len(started) >= 2
+        assert {frozenset(os.sched_getaffinity(int(task))) for task in started} == {frozenset({last})}
+
+    def test_names_every_cpu(self, host: SessionHost) -> None:
+        allowed = sorted(os.sched_getaffinity(0))
+
+        assert host.ask("occupy", cpus=allowed, priority=None)["pinned"] == "CPU " + ", ".join(map(str, allowed))
+
+    def test_leaves_a_worker_where_it_is_if_no_cpus_are_given(self, host: SessionHost) -> None:
+        assert host.ask("occupy", cpus=None, priority=None) == {"pinned": "not pinned", "scheduler": "SCHED_OTHER"}
+        assert os.sched_getaffinity(host.pid) == os.sched_getaffinity(0)
+
+    def test_says_what_the_system_refuses(self, host: SessionHost) -> None:
+        answer = host.ask("occupy", cpus=[9999], priority=9999)
+
+        assert answer["pinned"].startswith("not pinned ([Errno")
+        assert answer["scheduler"].startswith("SCHED_OTHER (SCHED_FIFO: [Errno")
+        assert os.sched_getscheduler(host.pid) == os.SCHED_OTHER
+
+    def test_says_the_priority_that_it_has(self, host: SessionHost) -> None:
+        answer = host.ask("occupy", cpus=None, priority=10)["scheduler"]
+
+        if os.sched_getscheduler(host.pid) == os.SCHED_FIFO:
+            assert (answer, os.sched_getparam(host.pid).sched_priority) == ("SCHED_FIFO 10", 10)
+        else:
+            assert answer.startswith("SCHED_OTHER (SCHED_FIFO: ")

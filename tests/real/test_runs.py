@@ -105,6 +105,20 @@ def test_two_runs_at_once_in_one_folder_both_complete(packhouse: Packhouse, tmp_
     assert left == ["points.zip", "release.json", "report.html"]
 
 
+def test_two_runs_at_once_with_results_of_their_own_time_one_after_the_other(packhouse: Packhouse, tmp_path: Path) -> None:
+    config = write_job(tmp_path)
+    runs = []
+    for name in ("one", "other"):
+        packhouse.environment = {**packhouse.environment, "PREFECT_HOME": str(tmp_path / name)}
+        runs.append(packhouse.start("run", config, "--json"))
+    releases = [json.loads(run.communicate(timeout=500)[0]) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    (began, ended), (began_later, ended_later) = sorted(
+        (timing["began_ns"], timing["ended_ns"]) for release in releases for timing in release["job"]["tournaments"].values()
+    )
+    assert began < ended <= began_later < ended_later
+
+
 def test_a_candidate_whose_process_is_killed_is_one_failed_evaluation(packhouse: Packhouse, tmp_path: Path) -> None:
     config = write_slow_job(tmp_path, runs=300_000, errors=(0.0, 0.1, 0.2))
     run = packhouse.start("run", config, "--json")
