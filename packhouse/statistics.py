@@ -4,14 +4,15 @@ Pure functions over arrays; the same input gives the same output, also where sam
 is two-sided and covers the true value with the probability `confidence`, at least, where the samples are independent.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special  # not scipy.stats, whose import takes longer than all that is computed here
 
 CONFIDENCE = 0.99
 RESAMPLES = 1000
@@ -67,8 +68,12 @@ def median_interval(samples: Sequence[float] | Values, confidence: float = CONFI
 
 def share_interval(hits: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     """Return the interval of a share of which `hits` of `n` were observed, by Wilson's score."""
-    found = stats.binomtest(hits, n).proportion_ci(confidence, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    share, z = hits / n, special.ndtri(0.5 + 0.5 * confidence)
+    scale = 2 * (n + z**2)
+    middle = (2 * n * share + z**2) / scale
+    half = z / scale * np.sqrt(4 * n * share * (1 - share) + z**2)
+    low, high = 0.0 if hits == 0 else middle - half, 1.0 if hits == n else middle + half
+    return Interval(float(low), float(high))
 
 
 def paired_share_interval(only_first: int, only_second: int, n: int, confidence: float = CONFIDENCE) -> Interval:
@@ -78,7 +83,7 @@ def paired_share_interval(only_first: int, only_second: int, n: int, confidence:
     interval is that of Bonett and Price (2012): Wald's with one sample added to both counts.
     """
     first, second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
-    half = stats.norm.isf((1 - confidence) / 2) * np.sqrt((first + second - (first - second) ** 2) / (n + 2))
+    half = -special.ndtri((1 - confidence) / 2) * np.sqrt((first + second - (first - second) ** 2) / (n + 2))
     return Interval(max(-1.0, float(first - second - half)), min(1.0, float(first - second + half)))
 
 
@@ -112,6 +117,12 @@ def _ranks(n: int, percentile: float, confidence: float) -> tuple[int, int] | No
     if n == 0 or not 0 < percentile < 100:
         return None
     tail = (1 - confidence) / 2
-    distribution: Any = stats.binom(n, percentile / 100)
-    low, high = int(distribution.ppf(tail)), int(distribution.ppf(1 - tail)) + 1
+    low, high = _binomial_quantile(tail, n, percentile / 100), _binomial_quantile(1 - tail, n, percentile / 100) + 1
     return (low, high) if low >= 1 and high <= n else None
+
+
+def _binomial_quantile(q: float, n: int, p: float) -> int:
+    """Return the least number of hits in `n` trials that are exceeded with a probability of no more than 1 - `q`."""
+    above = math.ceil(special.bdtrik(q, n, p))
+    below = max(above - 1, 0)
+    return below if special.bdtr(below, n, p) >= q else above

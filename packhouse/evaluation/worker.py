@@ -161,10 +161,10 @@ class Worker:
         return {"duration_ns": self.time(1)["wall_ns"][0], "batch_size": size}
 
     def renew_session(self, warmup: int, settled: float, max_s: float) -> dict[str, Any]:
-        """Replace the session by a new one, elsewhere in memory, and warm it up; return the median of its last runs in ns.
+        """Replace the session by a new one, elsewhere in memory, and warm it up.
 
-        Warm-up takes `warmup` runs at least, and until the medians of two blocks in a row differ by no more than the share
-        `settled`, or `max_s` seconds have passed.
+        Returned are the median of its last runs in ns, and the number of all of them. Warm-up takes `warmup` runs at least,
+        and until the medians of two blocks in a row differ by no more than the share `settled`, or `max_s` seconds have passed.
         """
         if self.is_timed:
             self._release_session()
@@ -178,7 +178,7 @@ class Worker:
             median = float(np.median(self.time(block)["wall_ns"]))
             done += block
             if done >= warmup and (abs(median - previous) <= settled * median or time.monotonic() > deadline):
-                return {"median_ns": median}
+                return {"median_ns": median, "runs": done}
             previous = median
 
     def time(self, runs: int, lead_in: int = 0) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from packhouse.evaluation import surroundings as module
-from packhouse.evaluation.surroundings import Reading, busiest, cpu_mhz, cpu_seconds_by_process, cpus_for
+from packhouse.evaluation.surroundings import Reading, Usage, busiest, cpu_mhz, cpu_use, cpus_for
 
 STAT = "cpu  {user} 200 300 400000 500 60 7 {steal} 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\nintr 5\n"
 FILES = {
@@ -50,11 +50,15 @@ def busy(script: str = BUSY) -> Iterator[int]:
             process.kill()
 
 
+def names_of(pid: int) -> set[str]:
+    return {usage.name for (number, _), usage in cpu_use().items() if number == pid}
+
+
 def wait_for_cpu_time(pid: int, seconds: float) -> None:
     """Wait until a process has computed for so many more seconds."""
 
     def used() -> float:
-        return sum(found for (number, _), found in cpu_seconds_by_process().items() if number == pid)
+        return sum(usage.seconds for (number, _), usage in cpu_use().items() if number == pid)
 
     began = used()
     while used() < began + seconds:
@@ -175,30 +179,30 @@ class TestClock:
 
 class TestProcesses:
     def test_are_known_by_id_and_name(self) -> None:
-        found = cpu_seconds_by_process()
+        (found,) = [usage for (pid, _), usage in cpu_use().items() if pid == os.getpid()]
 
-        name = Path("/proc/self/comm").read_text().strip()
-        assert found[os.getpid(), name] == pytest.approx(time.process_time(), abs=1.0)
+        assert found.name == Path("/proc/self/comm").read_text().strip()
+        assert found.seconds == pytest.approx(time.process_time(), abs=1.0)
 
     def test_may_have_names_with_brackets_and_spaces(self, tmp_path: Path) -> None:
         program = tmp_path / "a (b) c) 9"
         program.symlink_to("/bin/sleep")
         with subprocess.Popen([program, "60"]) as process:
             try:
-                while not (found := [name for pid, name in cpu_seconds_by_process() if pid == process.pid and "(b)" in name]):
+                while not (found := names_of(process.pid) & {"a (b) c) 9"}):
                     time.sleep(0.02)
-                assert found == ["a (b) c) 9"]
+                assert found == {"a (b) c) 9"}
             finally:
                 process.kill()
 
     def test_may_have_names_that_are_no_text(self) -> None:
         with busy(ODD_NAME) as pid:
-            names = {name for number, name in cpu_seconds_by_process() if number == pid}
+            names = names_of(pid)
 
         assert names == {"grü\N{REPLACEMENT CHARACTER}"}
 
     def test_that_are_busy_and_foreign_are_named(self) -> None:
-        before = cpu_seconds_by_process()
+        before = cpu_use()
         with busy("import ctypes; ctypes.CDLL(None).prctl(15, b'foreign')\n" + BUSY) as pid:
             wait_for_cpu_time(pid, 0.3)
             shares = busiest(before, 0.3, ours=())
@@ -208,9 +212,12 @@ class TestProcesses:
         assert "foreign" not in without
 
     def test_that_are_three_at_most_with_most_of_the_cpu_are_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        before = {(1, "a"): 10.0, (2, "b"): 5.0, (3, "c"): 0.0, (9, "idle"): 3.0}
-        after = {(1, "a"): 11.0, (2, "b"): 9.0, (3, "c"): 2.0, (4, "c"): 1.5, (5, "d"): 0.5, (6, "us"): 9.0, (9, "idle"): 3.1}
-        monkeypatch.setattr(module, "cpu_seconds_by_process", lambda: after)
+        def use(**seconds: float) -> dict[tuple[int, str], Usage]:
+            return {(int(key[1:]), "start"): Usage(key[0], value) for key, value in seconds.items()}
+
+        before = use(a1=10.0, b2=5.0, c3=0.0, i9=3.0)
+        after = use(a1=11.0, b2=9.0, c3=2.0, c4=1.5, d5=0.5, u6=9.0, i9=3.1)
+        monkeypatch.setattr(module, "cpu_use", lambda: after)
 
         assert busiest(before, 10.0, {6}) == {"b": 0.4, "c": 0.35, "a": 0.1}
         assert busiest(before, 10.0, {1, 2, 3, 4, 6}) == {"d": 0.05}

@@ -153,7 +153,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
     ) -> Result:
         monkeypatch.setattr(module, "time", machine)
         monkeypatch.setattr(module, "Reading", machine)
-        monkeypatch.setattr(module, "cpu_seconds_by_process", dict)
+        monkeypatch.setattr(module, "cpu_use", dict)
         monkeypatch.setattr(module, "busiest", lambda *_: {"make": 0.93})
         settings = {name: item if isinstance(item, dict) else {"base_ms": item} for name, item in field.items()}
         machine.field = {name: Candidate(machine, name, **item) for name, item in settings.items()}  # type: ignore[attr-defined]
