@@ -237,7 +237,8 @@ class _Order:
             return Effect.exactly(0.0)
         key = metric.name, _identity(best), _identity(other)
         if key not in self._effects:
-            compare = self._compare if metric.tolerance.is_tested else compare_values
+            is_known = best.metrics[metric.name].is_supported and other.metrics[metric.name].is_supported
+            compare = compare_values if is_known and not metric.tolerance.is_tested else self._compare
             self._effects[key] = compare(metric, best, other, comparisons=self._comparisons)
         return self._effects[key]
 

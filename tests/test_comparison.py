@@ -179,9 +179,13 @@ class TestWords:
             (
                 relative(0.05, 0.03, 0.072).model_copy(update={"clock": "cpu"}),
                 metric(),
-                "+5 % of CPU time (99 % interval +3 to +7.2 %)",
+                "+5 % of CPU time in the same rounds (99 % interval +3 to +7.2 %)",
             ),
-            (relative(0.05, 0.03, 0.072).model_copy(update={"clock": "wall"}), metric(), "+5 % (99 % interval +3 to +7.2 %)"),
+            (
+                relative(0.05, 0.03, 0.072).model_copy(update={"clock": "wall"}),
+                metric(),
+                "+5 % in the same rounds (99 % interval +3 to +7.2 %)",
+            ),
         ],
     )
     def test_follow_the_value_and_not_what_is_worse(self, effect: Effect, of: Metric, text: str) -> None:

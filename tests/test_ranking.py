@@ -395,7 +395,7 @@ def test_metric_without_a_weight_adds_no_doubt_to_the_sum() -> None:
 
 
 def test_weighted_sums_that_are_uncertain_leave_the_order_to_the_priorities() -> None:
-    metrics = [metric("p", 1, higher=False), metric("q", 2, higher=False)]
+    metrics = [metric("p", 1, higher=False), metric("q", 2, higher=False, tolerance="1%")]
     weights = Objective(weights={"q": 1})
     found = [uncertain("a", p=(2, 0), q=(10, 4)), uncertain("b", p=(1, 0), q=(11, 4)), uncertain("c", p=(0, 0), q=(40, 4))]
     assert [item.candidate for item in rank(found, metrics, objective=weights).ranked] == ["b", "a", "c"]
@@ -425,7 +425,7 @@ def test_intervals_hold_together_for_as_many_comparisons_as_there_are_others(cou
         return compare_intervals(metric, best, other)
 
     found = [*(evaluation(name, p=1.0) for name in "abcde"[:count]), evaluation("f", failure="out of memory")]
-    rank(found, [metric("p")], compare=compare)
+    rank(found, [metric("p", tolerance="1%")], compare=compare)
     assert set(asked) == ({count - 1} if count > 1 else set())
 
 
@@ -587,7 +587,11 @@ def test_difference_that_is_not_known_is_undecided_and_says_so() -> None:
         "undecided on latency: -1 ms, which too few measurements support; ordered by digest",
     ]
     assert [item.shared_rank for item in rank(found, [tested], compare=unknown).ranked] == [1, 1]
-    plain = rank(found, [metric("latency", 1, higher=False)], compare=unknown).ranked
+    few = [
+        item.model_copy(update={"metrics": {"latency": item.metrics["latency"].model_copy(update={"needed_n": 8})}})
+        for item in found
+    ]
+    plain = rank(few, [metric("latency", 1, higher=False)], compare=unknown).ranked
     assert [(item.candidate, item.decision) for item in plain] == [("b", None), ("a", None)]
     assert plain[1].decided_by == "latency: 2 behind 1 ms, +1 ms, which too few measurements support"
 

@@ -229,7 +229,7 @@ class Tournament:
         active = self._active
         if not active:
             return
-        first = number % len(active)
+        first = number // 2 % len(active)
         order = (*active[first:], *active[:first])
         reading, began = Reading.now(), time.monotonic()
         computed_ns, switches, stalled = 0, 0, 0.0

@@ -408,7 +408,7 @@ CHANGES_IT: dict[str, TimingChange] = {
     ),
     "sub type": lambda request: with_metric(request, sub_type="p95"),
     "type": lambda request: with_metric(request, type="throughput"),
-    "priority": lambda request: with_metric(request, priority=7),
+    "priority": lambda request: with_metric(request, priority=-1),
     "tolerance": lambda request: with_metric(request, tolerance=Tolerance(value=0.1)),
     "direction": lambda request: with_metric(request, higher_is_better=True),
     "name of the metric": lambda request: with_metric(request, name="speed"),

@@ -639,11 +639,13 @@ class TestDisturbances:
         assert all((timings.kept == (timings.rounds % 5 != 0)).all() for timings in result.timings.values())
         assert all(timings.value(average, 1).n >= 200 for timings in result.timings.values())
 
-    def test_of_every_round_leave_nothing_of_the_candidates(self, play: Play) -> None:
-        result = play(Machine(seen=lambda _: CROWDED), self.FIELD, plan=TimingPlan(seconds_per_candidate=1))
+    def test_of_too_many_rounds_leave_numbers_to_look_at_that_decide_nothing(self, play: Play) -> None:
+        seen = lambda number: CROWDED if number % 5 < 2 else CALM  # noqa: E731
+        result = play(Machine(seen=seen), self.FIELD, plan=TimingPlan(seconds_per_candidate=1))
 
-        assert result.failures == dict.fromkeys("ab", "every round was disturbed: other work had the CPU")
-        assert (result.summary.state, result.timings, result.orderings) == ("unstable", {}, {})
+        assert (result.summary.state, result.failures) == ("unstable", {})
+        assert result.summary.dropped_rounds > 0.3 * result.summary.rounds
+        assert all(timings.kept.all() for timings in result.timings.values())
 
     @pytest.mark.parametrize(
         "seen",
@@ -697,7 +699,7 @@ class TestStandings:
         last = {item.candidate: item for item in told[-1]}
         for name, timings in result.timings.items():
             value = timings.value(compared, 1)
-            assert (last[name].estimate, last[name].interval, last[name].unit) == (value.value, value.interval, compared.unit)
+            assert (last[name].estimate, last[name].unit) == (value.value, compared.unit)
         assert {item.state for item in told[-1]} == {"decided"}
 
     def test_leave_out_who_failed(self, play: Play) -> None:
