@@ -31,8 +31,6 @@ def require_limits(accelerators: Sequence[Accelerator]) -> None:
     Raises:
         InputError: a limit is missing, or does not let exactly one at a time through.
     """
-    if not has_limits.get():
-        return
     problems = []
     for index, accelerator in enumerate(accelerators):
         where = f"accelerators[{index}].concurrency_limit"
@@ -56,10 +54,10 @@ def device_limits(accelerator: Accelerator) -> Iterator[None]:
         ConcurrencySlotAcquisitionError: a limit has gone.
     """
     with ExitStack() as held:
-        if has_limits.get():
+        if names := limit_names(accelerator):
             held.enter_context(
                 concurrency(
-                    limit_names(accelerator),
+                    names,
                     occupy=1,
                     lease_duration=LEASE_S,
                     strict=True,
@@ -70,7 +68,12 @@ def device_limits(accelerator: Accelerator) -> Iterator[None]:
 
 
 def limit_names(accelerator: Accelerator) -> list[str]:
-    """Return the names of an accelerator's limits: the one that is configured, or one for each device of this host."""
+    """Return the names of an accelerator's limits: the one that is configured, or one for each device of this host.
+
+    There are none where the Prefect API has none.
+    """
+    if not has_limits.get():
+        return []
     if accelerator.concurrency_limit:
         return [accelerator.concurrency_limit]
     host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")

@@ -12,13 +12,13 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.context import TaskRunContext
 
 from packhouse.artifacts import ArtifactStore
-from packhouse.errors import EvaluationFailed
+from packhouse.errors import EvaluationFailed, PackhouseError
 from packhouse.evaluation.records import Evaluation
 from packhouse.evaluation.timing import TimingOutcome, TimingRequest, time_candidates
 from packhouse.evaluation.tournament import Standing
 from packhouse.release import Grading
 from packhouse.report.tables import shown, standing_rows
-from tasks.device import device_limits
+from tasks.device import device_limits, limit_names
 from tasks.fan_out import fan_out
 from tasks.storage import artifact_store, runtime_environments
 
@@ -38,9 +38,23 @@ def timing_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
     result_serializer="json",
 )
 def time_on_accelerator(request: TimingRequest) -> TimingOutcome:
-    """Hold the tournament of an accelerator, and show how it goes."""
+    """Hold the tournament of an accelerator, and show how it goes.
+
+    Raises:
+        EvaluationFailed: with the reason why nobody could be timed, which no later run takes from the cache.
+    """
     show = _Show(request)
+    try:
+        return _hold(request, show)
+    except (PackhouseError, OSError) as error:
+        show.step(f"failed: {error}")
+        raise EvaluationFailed(str(error)) from error
+
+
+def _hold(request: TimingRequest, show: "_Show") -> TimingOutcome:
     python = runtime_environments().python(request.accelerator.runtime, show.step)
+    if limits := limit_names(request.accelerator):
+        show.step(f"waiting for the limit {' and '.join(limits)}")
     with device_limits(request.accelerator):
         outcome = time_candidates(request, artifact_store(), show.standings, show.step, python)
     show.end(outcome)
@@ -55,6 +69,11 @@ async def time_all(request: TimingRequest | None, accelerator: str, evaluations:
     (outcome,) = await fan_out(time_on_accelerator, [(request,)], expected=EvaluationFailed, is_usable=is_usable)
     if outcome.is_cached:
         _log(accelerator, "done before: taken from the result storage")
+    if isinstance(outcome.value, EvaluationFailed):
+        timed = {candidate.digest for candidate in request.candidates}
+        reason = f"it could not be timed: {outcome.value}"
+        failed = [item.model_copy(update={"failure": reason}) if item.candidate in timed else item for item in evaluations]
+        return Grading(accelerator=accelerator, evaluations=tuple(failed))
     timing: TimingOutcome = outcome.value
     return Grading(accelerator=accelerator, evaluations=tuple(timing.applied_to(evaluations)), timing=timing.summary)
 

@@ -376,7 +376,7 @@ class Tournament:
         if not self._standing():
             return "undecided", "no candidate could be timed"
         open_pairs = len(comparison.undecided_pairs())
-        return "undecided", f"time was up after {rounds} rounds with {open_pairs} comparisons open"
+        return "undecided", f"time was up after {rounds} rounds, and comparisons are still open: {open_pairs}"
 
 
 class _Comparison:
