@@ -5,6 +5,8 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+
 # Before anything imports Prefect: tests never touch the results, profiles and servers of the person who runs them.
 _HOME = tempfile.TemporaryDirectory(prefix="packhouse-tests-")
 os.environ.update(
@@ -26,6 +28,11 @@ def pytest_report_header() -> str:
     """Show the versions of the libraries whose behaviour the tests depend on."""
     versions = {name: metadata.version(name) for name in SHOWN if _is_installed(name)}
     return "stack: " + ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that parallel workers end at about the same time."""
+    items.sort(key=lambda item: "real" not in item.keywords)
 
 
 def _is_installed(name: str) -> bool:
