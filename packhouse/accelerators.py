@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -196,10 +197,11 @@ class Accelerator(Record):
         """What a measurement on it depends on, as JSON."""
         return self.model_dump(mode="json", exclude={"concurrency_limit"})
 
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """The physical devices that it occupies: the CPU, which takes part in all work, and ``gpu-0`` or ``npu-0`` besides."""
-        return ("cpu",) if self.device == "cpu" else ("cpu", f"{self.device}-{self.provider_options.get('device_id', '0')}")
+    def devices(self, candidates: Iterable[InferenceSettings] = ()) -> tuple[str, ...]:
+        """Return the physical devices that candidates occupy: the CPU, which takes part in all work, and ``gpu-0`` besides."""
+        sessions = [self.session_for(settings) for settings in (*candidates, InferenceSettings())]
+        others = {f"{self.device}-{session.provider_options.get('device_id', '0')}" for session in sessions}
+        return ("cpu",) if self.device == "cpu" else ("cpu", *sorted(others))
 
     def session_for(self, settings: InferenceSettings) -> SessionSettings:
         """Return the settings of a session for a candidate; provider options are only taken from the same provider."""

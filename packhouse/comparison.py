@@ -4,7 +4,7 @@ import math
 from typing import Literal, Protocol
 
 from packhouse.evaluation.records import Evaluation
-from packhouse.metrics import Metric
+from packhouse.metrics import TIMED_TYPES, Metric
 from packhouse.records import Record
 from packhouse.statistics import CONFIDENCE
 
@@ -40,12 +40,20 @@ class Effect(Record):
         """Whether there is no uncertainty."""
         return self.low == self.high
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is an interval at all."""
+        return (self.low, self.high) != (-math.inf, math.inf)
+
     def verdict(self, metric: Metric, best: float) -> Verdict:
         """Say whether the candidate is worse than one with the value `best` by more than the metric's tolerance.
 
         It is worse where the whole interval lies beyond the tolerance, and tied where it lies within one and a half times the
         tolerance, since there is nothing more to be found out then. A tolerance that is not tested looks at the estimate alone.
+        What is not known decides nothing.
         """
+        if not self.is_known:
+            return "undecided"
         limit = metric.tolerance.limit(best, is_relative=self.is_relative)
         low, high = (self.low, self.high) if metric.tolerance.is_tested else (self.estimate, self.estimate)
         if low > limit and not (limit > 0 and math.isclose(low, limit, rel_tol=1e-9)):
@@ -60,8 +68,8 @@ class Effect(Record):
         text = f"{_signed(sign * scale * self.estimate)}{unit}"
         if self.is_exact:
             return text
-        if not all(math.isfinite(end) for end in ends):
-            return f"{text}, which too few measurements support"
+        if not self.is_known:
+            return f"{text}, and it is not known how sure that is"
         clock = {None: "", "wall": " in the same rounds", "cpu": " of CPU time in the same rounds"}[self.clock]
         return f"{text}{clock} ({100 * CONFIDENCE:g} % interval {_signed(ends[0])} to {_signed(ends[1])}{unit})"
 
@@ -86,7 +94,8 @@ def compare_intervals(metric: Metric, best: Evaluation, other: Evaluation, *, co
     """
     ours, theirs = best.metrics[metric.name], other.metrics[metric.name]
     effect = compare_values(metric, best, other, comparisons=comparisons)
-    if not (ours.is_supported and theirs.is_supported):
+    is_stable = metric.type not in TIMED_TYPES or (best.is_stable and other.is_stable)
+    if not (is_stable and ours.is_supported and theirs.is_supported):
         return Effect.unknown(effect.estimate, is_relative=False)
     if ours.interval is None and theirs.interval is None:
         return effect

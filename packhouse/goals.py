@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from packhouse.evaluation.records import Evaluation
-from packhouse.metrics import Metric
+from packhouse.metrics import TIMED_TYPES, Metric
 
 
 def missed_goals(evaluation: Evaluation, metrics: Sequence[Metric], baseline: Evaluation | None) -> list[str]:
@@ -13,6 +13,11 @@ def missed_goals(evaluation: Evaluation, metrics: Sequence[Metric], baseline: Ev
     for metric in metrics:
         value = evaluation.values.get(metric.name, math.nan)
         if metric.goal is None:
+            continue
+        if metric.type in TIMED_TYPES and metric.name in evaluation.metrics and not evaluation.is_stable:
+            missed.append(
+                f"{metric.name} has a goal, and its measurement was disturbed too much; time it again on a calmer machine"
+            )
             continue
         if (measured := evaluation.metrics.get(metric.name)) and not measured.is_supported:
             missed.append(

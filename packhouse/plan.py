@@ -95,6 +95,7 @@ def prepare(config: PackhouseConfig) -> Prepared:
     models = config.candidates.find()
     candidates = identify(models)
     baseline = _baseline(config, candidates)
+    _check_dimensions(config, candidates)
     metrics = config.flat_metrics
     needs_labels = any(metric.type in QUALITY_TYPES for metric in metrics)
     samples = config.data or DataConfig()
@@ -140,6 +141,23 @@ def _check_surroundings(config: PackhouseConfig) -> None:
     for index, metric in enumerate(config.metrics):
         if metric.user_config and metric.user_config.function:
             load_function(metric.user_config.function, f"metrics[{index}].user_config.function")
+
+
+def _check_dimensions(config: PackhouseConfig, candidates: Sequence[Candidate]) -> None:
+    known = {size for candidate in candidates for value in candidate.inputs for size in value.shape if isinstance(size, str)}
+    problems = [
+        Problem(
+            f"accelerators[{index}].dimensions.{name}",
+            "no candidate has a dynamic dimension of this name in an input",
+            f"use {' or '.join(sorted(known))}"
+            if known
+            else "leave the setting out; all dimensions are fixed, or have no name",
+        )
+        for index, accelerator in enumerate(config.accelerators)
+        for name in accelerator.dimensions.keys() - known
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 def _not_writable(folder: Path) -> str | None:

@@ -14,6 +14,7 @@ from packhouse.evaluation.records import Evaluation
 from packhouse.goals import missed_goals, told_apart
 from packhouse.metrics import Metric
 from packhouse.records import Record
+from packhouse.statistics import pair_count
 
 Split = Callable[[Sequence[Evaluation]], list[list[Evaluation]]]
 
@@ -97,14 +98,19 @@ def _identity(evaluation: Evaluation) -> tuple[str, str]:
     return evaluation.candidate, evaluation.accelerator
 
 
-def _best_first(metric: Metric) -> Callable[[Evaluation], tuple[float, tuple[str, str]]]:
-    """Return the key that sorts evaluations by a metric."""
-    sign = -1 if metric.higher_is_better else 1
-    return lambda item: (sign * item.metrics[metric.name].rank_value(metric), _identity(item))
+def _sorted_by(metric: Metric, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Return the evaluations, the best on a metric first; by what was found in pairs only where all are of one tournament."""
+    sign, is_paired = -1 if metric.higher_is_better else 1, len({item.tournament for item in evaluations}) == 1
+
+    def key(item: Evaluation) -> tuple[float, tuple[str, str]]:
+        measured = item.metrics[metric.name]
+        return sign * (measured.rank_value(metric) if is_paired else measured.value), _identity(item)
+
+    return sorted(evaluations, key=key)
 
 
 def _best(metric: Metric, evaluations: Sequence[Evaluation]) -> Evaluation:
-    return min(evaluations, key=_best_first(metric))
+    return _sorted_by(metric, evaluations)[0]
 
 
 def _obstacle(
@@ -131,7 +137,7 @@ class _Order:
         self, evaluations: Sequence[Evaluation], metrics: Sequence[Metric], compare: Compare, objective: Objective
     ) -> None:
         self._evaluations, self._metrics = evaluations, metrics
-        self._compare, self._comparisons = compare, max(1, len(evaluations) - 1)
+        self._compare, self._comparisons = compare, max(1, pair_count(len(evaluations)))
         self._objective = objective
         self._effects: dict[tuple[str, tuple[str, str], tuple[str, str]], Effect] = {}
 
@@ -172,7 +178,7 @@ class _Order:
         """Return the split into classes of a metric, best first: each is its leader and all that it is not sure to beat."""
 
         def split(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
-            waiting = sorted(evaluations, key=_best_first(metric))
+            waiting = _sorted_by(metric, evaluations)
             classes = []
             while waiting:
                 leader = waiting[0]
@@ -237,9 +243,10 @@ class _Order:
             return Effect.exactly(0.0)
         key = metric.name, _identity(best), _identity(other)
         if key not in self._effects:
-            is_known = best.metrics[metric.name].is_supported and other.metrics[metric.name].is_supported
-            compare = compare_values if is_known and not metric.tolerance.is_tested else self._compare
-            self._effects[key] = compare(metric, best, other, comparisons=self._comparisons)
+            effect = self._compare(metric, best, other, comparisons=self._comparisons)
+            if effect.is_known and not metric.tolerance.is_tested:
+                effect = compare_values(metric, best, other)
+            self._effects[key] = effect
         return self._effects[key]
 
     def _decided_by(self, ordered: Sequence[Evaluation], index: int) -> tuple[str, Decision | None, bool]:
@@ -280,5 +287,6 @@ class _Order:
         """Say that two are in the class of a leader: tied with it, or not told apart from it."""
         effect, best = self._effect(metric, better, worse), leader.metrics[metric.name].rank_value(metric)
         verdicts = {self._effect(metric, leader, item).verdict(metric, best) for item in (better, worse)}
-        text = f"{'undecided' if 'undecided' in verdicts else 'tied'} on {metric.name}"
+        doubt = "undecided" if metric.tolerance.value else "not told apart"
+        text = f"{doubt if 'undecided' in verdicts else 'tied'} on {metric.name}"
         return text if effect.is_exact else f"{text}: {effect.describe(metric)}"

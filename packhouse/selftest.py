@@ -19,13 +19,13 @@ from onnx import TensorProto, helper, numpy_helper
 from packhouse.accelerators import DEFAULT_PROVIDER, Accelerator
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.latency import TimingPlan
-from packhouse.evaluation.pairs import paired_effect
+from packhouse.evaluation.pairs import LOOKS, paired_effect
 from packhouse.evaluation.session_host import SessionHost
 from packhouse.evaluation.surroundings import PRIORITY, cpus_for
 from packhouse.evaluation.tournament import Result, Tournament
 from packhouse.metrics import Metric, MetricConfig, SubType, flatten
 from packhouse.records import Record
-from packhouse.statistics import share_interval
+from packhouse.statistics import share_interval, shared_confidence
 
 Outcome = Literal["right", "wrong", "tied", "undecided"]
 
@@ -46,8 +46,10 @@ class SelfTest(Record):
 
     @property
     def is_passed(self) -> bool:
-        """Whether the trials are compatible with no more than 1 % of wrong verdicts."""
+        """Whether the trials are compatible with no more than 1 % of wrong verdicts, and most slower models were found."""
         wrong = self.identical.get("wrong", 0) + self.slower.get("wrong", 0)
+        if 2 * self.slower.get("right", 0) <= sum(self.slower.values()):
+            return False
         return share_interval(wrong, sum(self.identical.values()) + sum(self.slower.values())).low <= ACCEPTED
 
 
@@ -56,7 +58,7 @@ def self_test(seconds: float, say: Callable[[str], None]) -> SelfTest:
     began = time.monotonic()
     identical: Counter[Outcome] = Counter()
     slower: Counter[Outcome] = Counter()
-    with tempfile.TemporaryDirectory(prefix="packhouse-") as name, device_locks(Accelerator().devices, exclusive=True):
+    with tempfile.TemporaryDirectory(prefix="packhouse-") as name, device_locks(Accelerator().devices(), exclusive=True):
         folder = Path(name)
         short = write_chain(folder / "short.onnx", SHORT)
         long = write_chain(folder / "long.onnx", LONG)
@@ -136,6 +138,7 @@ def verdict_on(result: Result, metric: Metric) -> str:
     if result.summary.state == "unstable":
         return "undecided"
     leader, other = sorted(values, key=lambda name: (values[name], name))
-    effect = paired_effect(metric, result.timings[leader], result.timings[other], clock=result.summary.clock)
+    timings, confidence = (result.timings[leader], result.timings[other]), shared_confidence(LOOKS)
+    effect = paired_effect(metric, *timings, clock=result.summary.clock, confidence=confidence)
     verdict = effect.verdict(metric, values[leader])
     return leader if verdict == "worse" else verdict

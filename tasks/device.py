@@ -34,6 +34,10 @@ def require_limits(accelerators: Sequence[Accelerator]) -> None:
     problems = []
     for index, accelerator in enumerate(accelerators):
         where = f"accelerators[{index}].concurrency_limit"
+        if accelerator.concurrency_limit and not has_limits.get():
+            what = "needs a Prefect server that lasts, and there is none"
+            remedy = "set PREFECT_API_URL, or run 'prefect server start', or leave the setting out"
+            problems.append(Problem(f"{where} = {accelerator.concurrency_limit}", what, remedy))
         for name in limit_names(accelerator):
             limit = _read(name) or (None if accelerator.concurrency_limit else _create(name))
             if limit is None:
@@ -77,7 +81,7 @@ def limit_names(accelerator: Accelerator) -> list[str]:
     if accelerator.concurrency_limit:
         return [accelerator.concurrency_limit]
     host = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")
-    return [f"packhouse-{host}-{device}" for device in sorted(accelerator.devices)]
+    return [f"packhouse-{host}-{device}" for device in accelerator.devices()]
 
 
 def _read(name: str) -> GlobalConcurrencyLimitResponse | None:

@@ -175,7 +175,7 @@ class TestWords:
             (absolute(2, 2, 2), metric(kind="size_on_disk"), "+2 B"),
             (Effect.exactly(0), metric(), "0 ms"),
             (Effect.exactly(0), metric(higher=True), "0 ms"),
-            (Effect.unknown(0.5, is_relative=True), metric(), "+50 %, which too few measurements support"),
+            (Effect.unknown(0.5, is_relative=True), metric(), "+50 %, and it is not known how sure that is"),
             (
                 relative(0.05, 0.03, 0.072).model_copy(update={"clock": "cpu"}),
                 metric(),

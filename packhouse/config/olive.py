@@ -13,7 +13,7 @@ from typing import Any
 from packhouse.errors import InputError, Problem
 
 OLIVE_ONLY = {"input_model", "passes", "pass_flows", "engine", "systems", "packaging_config"}
-OWN_KEYS = ("candidates", "data", "accelerators", "metrics", "baseline", "packaging")
+OWN_KEYS = ("candidates", "data", "accelerators", "metrics", "baseline", "packaging", "timing", "objective", "weights")
 INPUT_MODEL = "input_model"
 
 

@@ -15,6 +15,7 @@ from packhouse.artifacts import Artifact, ArtifactStore
 from packhouse.candidates import Candidate, lay_out
 from packhouse.evaluation.data import LABELS_KEY, Array
 from packhouse.evaluation.device_lock import device_locks
+from packhouse.evaluation.fingerprint import this_machine
 from packhouse.evaluation.latency import NS_PER_MS
 from packhouse.evaluation.quality import quality, quality_interval
 from packhouse.evaluation.records import Evaluation, EvaluationRequest, MetricValue
@@ -71,7 +72,11 @@ def evaluate(
     began = time.monotonic()
     with (
         store.staging() as scratch,
-        device_locks(request.accelerator.devices, exclusive=False, waiting=lambda: say("waiting for the device")),
+        device_locks(
+            request.accelerator.devices([request.candidate.settings]),
+            exclusive=False,
+            waiting=lambda: say("waiting for the device"),
+        ),
     ):
         say("creating the session")
         with SessionHost(scratch, python) as host:
@@ -117,6 +122,8 @@ def _compute(request: EvaluationRequest, host: SessionHost, store: ArtifactStore
         predictions=predictions,
         sample_outputs=_predict(host, store, scratch, batch_size=1, samples=1),
         runtime_version=created["onnxruntime"],
+        fingerprint=request.fingerprint,
+        computer=this_machine(),
     )
 
 

@@ -13,7 +13,7 @@ from packhouse.comparison import Effect, compare_intervals, compare_values
 from packhouse.errors import ArtifactError
 from packhouse.evaluation.data import LABELS_KEY, Array
 from packhouse.evaluation.latency import Timings
-from packhouse.evaluation.pairs import paired_effect
+from packhouse.evaluation.pairs import LOOKS, paired_effect
 from packhouse.evaluation.quality import quality_difference_interval
 from packhouse.evaluation.records import Evaluation
 from packhouse.metrics import TIMED_TYPES, Metric
@@ -37,12 +37,11 @@ class Evidence:
 
     def __call__(self, metric: Metric, best: Evaluation, other: Evaluation, *, comparisons: int = 1) -> Effect:
         """Return by how much `other` is worse than `best`."""
-        confidence = shared_confidence(comparisons)
         try:
             if metric.type in TIMED_TYPES:
-                effect = self._timed(metric, best, other, confidence)
+                effect = self._timed(metric, best, other, shared_confidence(LOOKS * comparisons))
             elif metric.type == "accuracy":
-                effect = self._judged(metric, best, other, confidence)
+                effect = self._judged(metric, best, other, shared_confidence(comparisons))
             else:
                 effect = compare_values(metric, best, other)
         except ArtifactError:  # more is known than the intervals say, but no longer here

@@ -31,6 +31,7 @@ class TimingConfig(Record):
     seconds_per_candidate: float = Field(
         default=20.0,
         gt=0,
+        allow_inf_nan=False,
         description="Time that the candidates of an accelerator may take together, for each of them.",
     )
     io_binding: bool = Field(
@@ -158,8 +159,11 @@ def needed_runs(sub_type: str) -> int:
 
 
 def is_tail(metric: Metric) -> bool:
-    """Whether a metric looks at the few slowest runs (or highest rates), of which a single round has too few."""
-    return metric.sub_type != "avg" and percentile_of(metric.sub_type) >= TAIL_FROM
+    """Whether a metric looks at the few slowest runs (or highest rates), of which a single round has too few.
+
+    The largest of all is no such thing: it has no distribution to learn about, and rounds are compared by their own.
+    """
+    return metric.sub_type not in ("avg", "max") and percentile_of(metric.sub_type) >= TAIL_FROM
 
 
 def _interval(metric: Metric, ns: Nanoseconds, batch_size: int) -> Interval | None:

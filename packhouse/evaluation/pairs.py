@@ -8,6 +8,7 @@ from packhouse.metrics import Metric
 from packhouse.statistics import CONFIDENCE, Interval, bootstrap_interval, median_interval, runs_for
 
 TAIL_RESAMPLES = 2000
+LOOKS = 10  # a tournament looks again and again at its comparisons until they are decided: intervals allow for so many looks
 
 
 def paired_effect(

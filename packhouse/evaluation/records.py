@@ -5,7 +5,7 @@ from typing import Literal
 from packhouse.accelerators import Accelerator
 from packhouse.artifacts import Artifact
 from packhouse.candidates import Candidate
-from packhouse.evaluation.fingerprint import Fingerprint
+from packhouse.evaluation.fingerprint import Fingerprint, Machine
 from packhouse.metrics import Metric
 from packhouse.records import Record, digest_of
 from packhouse.user_code import code_digest
@@ -100,9 +100,12 @@ class Evaluation(Record):
     samples: Artifact | None = None
     clock: Literal["wall", "cpu"] = "wall"
     tournament: str | None = None
+    is_stable: bool = True
     predictions: Artifact | None = None
     sample_outputs: Artifact | None = None
     runtime_version: str | None = None
+    fingerprint: Fingerprint | None = None
+    computer: Machine | None = None
     duration_s: float = 0.0
 
     @property

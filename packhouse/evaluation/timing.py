@@ -44,6 +44,11 @@ class TimingRequest(Record):
     machine: Machine
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """The physical devices that candidates occupy."""
+        return self.accelerator.devices([candidate.settings for candidate in self.candidates])
+
+    @property
     def key(self) -> str:
         """A digest of what is timed, how and where. What is to be decided has a part: the tournament ends when it is."""
         metrics = [
@@ -118,6 +123,7 @@ class TimingOutcome(Record):
                 "samples": timed.samples,
                 "clock": self.summary.clock,
                 "tournament": self.key if self.summary.state != "unstable" else None,
+                "is_stable": self.summary.state != "unstable",
             }
         )
 
@@ -151,7 +157,7 @@ def time_candidates(
     """
     with (
         store.staging() as scratch,
-        device_locks(request.accelerator.devices, exclusive=True, waiting=lambda: say("waiting for the device")),
+        device_locks(request.devices, exclusive=True, waiting=lambda: say("waiting for the device")),
         ExitStack() as running,
     ):
         say("creating the sessions")

@@ -18,11 +18,11 @@ import numpy as np
 from packhouse.comparison import Effect
 from packhouse.errors import EvaluationFailed
 from packhouse.evaluation.latency import Clock, TimingPlan, Timings, needed_runs, statistic
-from packhouse.evaluation.pairs import paired_effect
+from packhouse.evaluation.pairs import LOOKS, paired_effect
 from packhouse.evaluation.surroundings import Reading, Surroundings, busiest, cpu_use
 from packhouse.metrics import Metric
 from packhouse.records import Record
-from packhouse.statistics import shared_confidence
+from packhouse.statistics import pair_count, shared_confidence
 
 MIN_ROUNDS = 30
 CHECK_EVERY = 10  # rounds, or a tenth of those that were played, from which the order is looked at again,
@@ -371,12 +371,13 @@ class Tournament:
             others = ", ".join(f"{name} ({100 * share:.0f} % of a CPU)" for name, share in foreign.items())
             busy = f"; busy meanwhile: {others}" if others else ""
             return "unstable", f"{gone} of {rounds} rounds were disturbed: {causes}{busy}"
-        if is_decided:
-            return "decided", ""
         if not self._standing():
             return "undecided", "no candidate could be timed"
         open_pairs = len(comparison.undecided_pairs())
-        return "undecided", f"time was up after {rounds} rounds, and comparisons are still open: {open_pairs}"
+        if is_decided and not open_pairs:
+            return "decided", ""
+        reason = "of candidates that had left" if is_decided else "since time was up"
+        return "undecided", f"comparisons are open after {rounds} rounds, {reason}: {open_pairs}"
 
 
 class _Comparison:
@@ -386,7 +387,7 @@ class _Comparison:
         self, metrics: Sequence[Metric], timings: Mapping[str, Timings], clock: Clock, batch_sizes: Mapping[str, int]
     ) -> None:
         self._metrics, self._timings, self._clock, self._batch_sizes = metrics, timings, clock, batch_sizes
-        self._confidence = shared_confidence(len(timings) - 1)
+        self._confidence = shared_confidence(LOOKS * pair_count(len(timings)))
         self._effects: dict[tuple[str, str, str], Effect] = {}
 
     def effect(self, metric: Metric, best: str, other: str) -> Effect:

@@ -233,14 +233,16 @@ class Worker:
 
     def _bound_call(self, names: list[str], feed: Arrays) -> Callable[[], object]:
         """Return a call whose inputs and outputs are bound to memory on the device."""
-        device = BOUND_DEVICES.get(self.session.get_providers()[0], "cpu")
+        provider = self.session.get_providers()[0]
+        device = BOUND_DEVICES.get(provider, "cpu")
+        number = int(self.session.get_provider_options().get(provider, {}).get("device_id", 0)) if device != "cpu" else 0
         binding = self.session.io_binding()
         for name, array in feed.items():
             if array.dtype == object:
                 raise Refused(f"its input {name!r} holds texts, which cannot be bound; set timing.io_binding: false")
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, number))
         for name in names:
-            binding.bind_output(name, device)
+            binding.bind_output(name, device, number)
         self.session.run_with_iobinding(binding)
         outputs = binding.get_outputs()
         binding.clear_binding_outputs()

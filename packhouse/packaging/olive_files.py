@@ -27,8 +27,9 @@ def configurations(candidate: Candidate) -> dict[str, Any]:
 
 
 def metrics_of(job: PackagingJob, digest: str, accelerator: str) -> dict[str, dict[str, Any]]:
-    """Return a candidate's metrics: value, priority, direction."""
-    values = job.evaluation_of(digest, accelerator).values
+    """Return a candidate's metrics: value, priority, direction; without those that too few samples support."""
+    measured = job.evaluation_of(digest, accelerator).metrics
+    values = {name: metric.value for name, metric in measured.items() if metric.is_supported}
     return {
         metric.name: {
             "value": values[metric.name],

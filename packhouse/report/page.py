@@ -55,8 +55,8 @@ def best_values(job: PackagingJob, ranked: Sequence[Ranked]) -> dict[str, float]
     """Return the best value of each metric by name, where the ranked candidates differ in it."""
     best = {}
     for metric in job.metrics:
-        measured = (job.evaluation(item).values.get(metric.name, math.nan) for item in ranked)
-        values = [value for value in measured if math.isfinite(value)]
+        measured = [job.evaluation(item).metrics.get(metric.name) for item in ranked]
+        values = [item.value for item in measured if item and item.is_supported and math.isfinite(item.value)]
         if len(set(values)) > 1:
             best[metric.name] = max(values) if metric.higher_is_better else min(values)
     return best

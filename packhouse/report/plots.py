@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from packhouse.artifacts import ArtifactStore
 from packhouse.errors import ArtifactError
-from packhouse.evaluation.latency import NS_PER_MS, Timings
+from packhouse.evaluation.latency import NS_PER_MS, Timings, needed_runs
 from packhouse.evaluation.records import Evaluation
 from packhouse.metrics import QUALITY_TYPES, TIMED_TYPES, Metric
 from packhouse.packaging.job import PackagingJob
@@ -115,8 +115,9 @@ class Entry:
         return name if len(name) <= NAME_LENGTH else f"{name[: half - 1]}…{name[-half:]}"
 
     def value(self, metric: Metric) -> float:
-        """Return the value of a metric, NaN where there is none."""
-        return self.evaluation.values.get(metric.name, math.nan)
+        """Return the value of a metric, NaN where there is none that is known."""
+        measured = self.evaluation.metrics.get(metric.name)
+        return measured.value if measured and measured.is_supported else math.nan
 
 
 @dataclass(frozen=True)
@@ -391,7 +392,8 @@ def _draw_row(axes: Axes, index: int, samples: Samples, status: str, x: Axis) ->
     axes.plot([p50, p50], [index - 0.36, index + 0.36], color=INK, linewidth=2, zorder=4, solid_capstyle="butt")
     beyond = int(np.count_nonzero((samples < x.low) | (samples > x.high)))
     aside: dict[str, Any] = {"xy": (1, index), "xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-    axes.annotate(f"{p50:.3g} · {p95:.3g}", xytext=(ASIDE_PT, 1 if beyond else -3), fontsize=FONT_PT, **aside)
+    known = f"{p95:.3g}" if len(samples) >= needed_runs("p95") else "?"
+    axes.annotate(f"{p50:.3g} · {known}", xytext=(ASIDE_PT, 1 if beyond else -3), fontsize=FONT_PT, **aside)
     if beyond:
         axes.annotate(f"{beyond} not shown, max {ordered[-1]:.3g}", xytext=(ASIDE_PT, -9), fontsize=7.5, color=MUTED, **aside)
 

@@ -1,11 +1,13 @@
 """The lock of a device, between real processes: many compute or one measures, and nobody dead holds anything."""
 
+import fcntl
 import select
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -184,7 +186,25 @@ def test_a_lock_file_of_somebody_else_will_do(start: Start, tmp_path: Path) -> N
 
 def test_locks_lie_in_the_temporary_folder_where_there_is_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOCK_FOLDER", tmp_path / "none")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(module, "OTHER_FOLDER", tmp_path)
 
     with device_lock("npu", exclusive=True):
         assert (tmp_path / "packhouse-npu.lock").exists()
+
+
+def test_lock_whose_file_was_deleted_while_it_was_waited_for_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise two could hold a lock of one name, on the old file and on the new one."""
+    monkeypatch.setattr(module, "LOCK_FOLDER", tmp_path)
+    path, other = tmp_path / "packhouse-npu.lock", ExitStack()
+    other.enter_context(device_lock("npu", exclusive=True))
+
+    def delete_and_release() -> None:
+        path.unlink()
+        other.close()
+
+    with device_lock("npu", exclusive=True, waiting=delete_and_release):
+        assert path.exists()
+        with path.open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -12,7 +12,7 @@ from packhouse.comparison import Effect, compare_intervals, compare_values
 from packhouse.evaluation.data import Dataset
 from packhouse.evaluation.evidence import Evidence
 from packhouse.evaluation.latency import Timings
-from packhouse.evaluation.pairs import paired_effect
+from packhouse.evaluation.pairs import LOOKS, paired_effect
 from packhouse.evaluation.quality import quality, quality_difference_interval
 from packhouse.evaluation.records import Evaluation, MetricValue
 from packhouse.metrics import Metric, MetricType, Tolerance
@@ -101,7 +101,7 @@ class TestTimed:
         fast, slow = runs(1, 1.0), runs(2, 1.05)
         best, other = bench.timed("a", fast), bench.timed("b", slow)
 
-        assert bench.evidence(of, best, other) == paired_effect(of, fast, slow)
+        assert bench.evidence(of, best, other) == paired_effect(of, fast, slow, confidence=shared_confidence(LOOKS))
         if of is not P90:
             assert bench.evidence(of, best, other).low > 0 > compare_intervals(of, best, other).low
 
@@ -110,7 +110,7 @@ class TestTimed:
 
         alone, one_of_many = (bench.evidence(P50, best, other, comparisons=count) for count in (1, 20))
 
-        expected = paired_effect(P50, runs(1, 1.0), runs(2, 1.05), confidence=shared_confidence(20))
+        expected = paired_effect(P50, runs(1, 1.0), runs(2, 1.05), confidence=shared_confidence(20 * LOOKS))
         assert one_of_many == expected
         assert one_of_many.low < alone.low
 

@@ -111,7 +111,6 @@ class TestSubTypes:
             "p95",
             "p99",
             "p999",
-            "max",
         }
 
     def test_need_as_many_runs_as_an_interval_takes(self) -> None:

@@ -47,6 +47,12 @@ def test_that_is_named_and_missing_ends_the_run_before_it_begins(packhouse: Pack
     }
 
 
+def test_that_is_named_needs_a_server_that_lasts(packhouse_alone: Packhouse, tmp_path: Path) -> None:
+    config = write_job(tmp_path, accelerators=[{"concurrency_limit": "lab-gpu"}])
+
+    assert problem_of(packhouse_alone, config)["what"] == "needs a Prefect server that lasts, and there is none"
+
+
 def test_that_lets_two_through_is_refused(packhouse: Packhouse, server: Server, tmp_path: Path) -> None:
     create(server, "wide-open", 2)
 
