@@ -317,6 +317,17 @@ class TestProblems:
 
         assert problem.what == "the input 'x' has the dynamic dimension 'length' on axis 1, and nothing says its size"
 
+    def test_a_dimension_that_no_candidate_has(self, document: Document, tmp_path: Path) -> None:
+        write_identity(tmp_path / "project" / "models" / "turned-0.0.onnx", {"x": floats("n", "length")})
+        (tmp_path / "project" / "models" / "turned-0.5.onnx").unlink()
+
+        (problem,) = problems_of(
+            document, metrics=[LATENCY], data={"shapes": {"length": 3}}, accelerators=[{"dimensions": {"lenght": 3, "n": 1}}]
+        )
+
+        assert problem.where == "accelerators[0].dimensions.lenght"
+        assert problem.remedy == "use length or n"
+
     def test_a_candidate_without_inputs(self, document: Document, tmp_path: Path) -> None:
         write_constant(tmp_path / "project" / "models" / "fixed.onnx")
 

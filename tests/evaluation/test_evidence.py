@@ -170,7 +170,9 @@ class TestTimed:
         left_early = timings_of(runs(2, 1.3).wall_ns[:20])
         best, other = bench.timed("a", runs(1, 1.0)), bench.timed("b", left_early)
 
-        assert bench.evidence(P50, best, other) == paired_effect(P50, runs(1, 1.0), left_early)
+        assert bench.evidence(P50, best, other) == paired_effect(
+            P50, runs(1, 1.0), left_early, confidence=shared_confidence(LOOKS)
+        )
 
 
 class TestJudged:

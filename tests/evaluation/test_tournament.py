@@ -320,7 +320,7 @@ class TestRounds:
 
 class TestLeaving:
     FIELD = {"a": {"base_ms": 1.0, "jitter": 0.3}, "b": {"base_ms": 1.02, "jitter": 0.3}, "slow": 1.5}
-    PLAN = TimingPlan(seconds_per_candidate=1)
+    PLAN = TimingPlan(seconds_per_candidate=5)
 
     def test_a_clear_loser_leaves_early_and_the_others_go_on(self, play: Play) -> None:
         told: list[list[Standing]] = []
