@@ -10,6 +10,7 @@ from prefect.context import TaskRunContext
 from packhouse.artifacts import ArtifactStore
 from packhouse.errors import EvaluationFailed, PackhouseError
 from packhouse.evaluation.evaluate import evaluate
+from packhouse.evaluation.fingerprint import this_machine
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.report.tables import shown
 from tasks.fan_out import fan_out
@@ -69,7 +70,13 @@ def has_its_files(evaluation: Evaluation, store: ArtifactStore) -> bool:
 
 
 def _failed(request: EvaluationRequest, reason: EvaluationFailed) -> Evaluation:
-    return Evaluation(candidate=request.candidate.digest, accelerator=request.accelerator.spec, failure=str(reason))
+    return Evaluation(
+        candidate=request.candidate.digest,
+        accelerator=request.accelerator.spec,
+        failure=str(reason),
+        fingerprint=request.fingerprint,
+        computer=this_machine(),
+    )
 
 
 def _log_step(request: EvaluationRequest, step: str) -> None:

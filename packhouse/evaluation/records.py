@@ -83,9 +83,10 @@ class Evaluation(Record):
     """What a candidate did on an accelerator, or why it could not. A metric that came out as no finite number is left out.
 
     `placement` counts nodes per execution provider. `samples` are the raw latencies, as `latency.Timings` saves them; `clock`
-    is what they are compared by with those of the same `tournament`, which is None where they cannot be. `predictions` are the
-    outputs for all samples, as an .npz file with one array per output name; `sample_outputs` those for the first sample alone,
-    which differ where what else is in a batch matters. `startup_ms` has `session_creation` and `first_inference`. `duration_s`
+    is what they are compared by with those of the same `tournament`, which is None where they cannot be; times that are not
+    `is_stable` are not to be relied on. `predictions` are the outputs for all samples, as an .npz file with one array per
+    output name; `sample_outputs` those for the first sample alone, which differ where what else is in a batch matters.
+    `startup_ms` has `session_creation` and `first_inference`. `fingerprint` and `computer` are the environment. `duration_s`
     is what the evaluation took without the tournament.
     """
 

@@ -48,7 +48,24 @@ def report_html(release: Release, store: ArtifactStore) -> str:
     }
     template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
     job = release.job
-    return template.render(release=release, job=job, metrics=by_priority(job.metrics), figures=_figures(job, store))
+    return template.render(
+        release=release,
+        job=job,
+        metrics=by_priority(job.metrics),
+        figures=_figures(job, store),
+        computers=list(dict.fromkeys(item.computer for item in job.evaluations if item.computer)),
+        runtimes=_runtimes(job),
+    )
+
+
+def _runtimes(job: PackagingJob) -> list[tuple[str, str, str]]:
+    """Return name and version of every runtime that was used, and what other libraries are in it."""
+    found = [job.fingerprint, *(item.fingerprint for item in job.evaluations if item.fingerprint)]
+    runtimes = [
+        (item.runtime, item.runtime_version, ", ".join(f"{name} {version}" for name, version in item.libraries.items()))
+        for item in found
+    ]
+    return list(dict.fromkeys(runtimes))
 
 
 def best_values(job: PackagingJob, ranked: Sequence[Ranked]) -> dict[str, float]:

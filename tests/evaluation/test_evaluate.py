@@ -18,6 +18,7 @@ from packhouse.evaluation import device_lock as lock_module
 from packhouse.evaluation import session_host
 from packhouse.evaluation.device_lock import device_lock
 from packhouse.evaluation.evaluate import evaluate
+from packhouse.evaluation.fingerprint import this_machine
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from tests.classifiers import CENTRES, points, write_classifier, write_family, write_points
 from tests.evaluation.models import ACCURACY, LATENCY, SIZE, requests_for, write_identity
@@ -81,6 +82,7 @@ class TestEvaluation:
         assert evaluation.failure is None
         assert evaluation.placement == {CPU: 3}
         assert evaluation.runtime_version == onnxruntime.__version__
+        assert (evaluation.fingerprint, evaluation.computer) == (request.fingerprint, this_machine())
         assert evaluation.duration_s > 0
 
         np.testing.assert_allclose(arrays_of(store, evaluation.predictions)["y"], scores, rtol=1e-4, atol=1e-5)
