@@ -17,7 +17,7 @@ from scipy import special  # not scipy.stats, whose import takes longer than all
 CONFIDENCE = 0.99
 RESAMPLES = 1000
 SEED = 20240917
-TAIL_DRAWS = 5  # in each tail that it takes to know where it begins; with fewer, a normal distribution's may be wider
+TAIL_DRAWS = 2  # in each tail that it takes to know where it begins; with fewer, a normal distribution's may be wider
 CHUNK = 1 << 20  # values drawn at a time
 
 Values = NDArray[np.float64]

@@ -69,7 +69,7 @@ class TestVerdict:
             pytest.param(absolute(0.0, -9, 9), 0, 1, "tied", id="equal as it is"),
             pytest.param(absolute(-0.1, -9, 9), 0, 1, "tied", id="better as it is"),
             pytest.param(Effect.unknown(9, is_relative=True), "2%", 1, "undecided", id="unknown"),
-            pytest.param(Effect.unknown(9, is_relative=True), 0, 1, "worse", id="unknown, taken as it is"),
+            pytest.param(Effect.unknown(9, is_relative=True), 0, 1, "undecided", id="unknown, without tolerance"),
         ],
     )
     def test_weighs_the_interval_against_the_tolerance(

@@ -329,3 +329,14 @@ def test_hull_has_both_in_it() -> None:
     ends = [Interval(0, 2), Interval(1, 3), Interval(-1, 0.5)]
     for one, other in itertools.product(ends, ends):
         assert one.hull(other) == Interval(min(one.low, other.low), max(one.high, other.high))
+
+
+def test_bootstrap_goes_on_like_a_normal_distribution_where_draws_do_not_reach() -> None:
+    """A thousand draws know nothing about one in a hundred thousand."""
+    values = np.random.default_rng(1).normal(0, 1, 400)
+
+    found = bootstrap_interval(lambda draws: values[draws].mean(axis=1), 400, 1 - 1e-5)
+
+    assert found is not None
+    half = stats.norm.isf(0.5e-5) * values.std() / 20
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
