@@ -4,6 +4,7 @@
     ├── InputError            the configuration, a candidate or the data is wrong; nothing was started
     ├── EvaluationFailed      one candidate could not be evaluated on one accelerator; the others go on
     ├── PackagingFailed       one package could not be made; the others go on
+    ├── RegistrationFailed    one package could not be published; the others go on
     ├── ArtifactError         the artifact store lost, or cannot take, bytes
     └── VerificationFailed    a package is not what it says it is
 
@@ -53,6 +54,15 @@ class EvaluationFailed(PackhouseError):
 
 class PackagingFailed(PackhouseError):
     """A package could not be made; the message is the reason and the remedy."""
+
+
+class RegistrationFailed(PackhouseError):
+    """A package could not be published; `is_transient` says that trying again may help."""
+
+    def __init__(self, message: str, *, is_transient: bool = False) -> None:
+        """Keep the message, and whether the cause may pass."""
+        self.is_transient = is_transient
+        super().__init__(message)
 
 
 class ArtifactError(PackhouseError):

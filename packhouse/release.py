@@ -1,11 +1,14 @@
 """The release: everything that one run decided and made."""
 
+import platform
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
+import packhouse
 from packhouse.artifacts import Artifact
 from packhouse.comparison import Compare, compare_intervals
 from packhouse.errors import InputError
@@ -14,10 +17,20 @@ from packhouse.evaluation.tournament import Summary
 from packhouse.packaging.job import PackagingJob
 from packhouse.plan import Plan
 from packhouse.ranking import Objective, rank
-from packhouse.records import Record
+from packhouse.records import Record, digest_of
+from packhouse.verification.score import Score
+from packhouse.verification.validate import Validation
 
+Step = Literal["create", "validate", "score", "register"]
+NOT_PASSED: dict[Step, str] = {
+    "create": "was not made",
+    "validate": "was made, and does not do what it should, so it is not registered",
+    "score": "was made, and does not score as its candidates did, so it is not registered",
+    "register": "was made and validated, and could not be registered",
+}
 RELEASE_NAME = "release.json"
 REPORT_NAME = "report.html"
+RUN_SUFFIX = ".run.json"  # of the file beside each package
 
 
 class Grading(Record):
@@ -40,22 +53,76 @@ class Package(Record):
         """Size of all files."""
         return sum(file.size_bytes for file in self.files.values())
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the file, or of the names and digests of all files where it is a folder."""
+        if list(self.files) == [self.name]:
+            return self.files[self.name].sha256
+        return digest_of({name: file.sha256 for name, file in self.files.items()})
 
-class Release(Record):
-    """What one run decided and made. It is the flow's result, and `release.json` in the output folder.
 
-    `failures` has one sentence for each package that could not be made.
+class Registration(Record):
+    """Where a package is now, by path or address. What lies there is the package of this digest."""
+
+    digest: str
+    places: tuple[str, ...]
+
+
+class StepFailure(Record):
+    """The step that a package did not pass, and why."""
+
+    step: Step
+    reason: str
+
+
+class Delivery(Record):
+    """What became of one configured packaging type: what each step gave, up to the one that failed.
+
+    A package is registered only if it was created, validated and scored.
     """
 
+    type: str
+    name: str
+    package: Package | None = None
+    validation: Validation | None = None
+    score: Score | None = None
+    registration: Registration | None = None
+    failure: StepFailure | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What happened, in one sentence."""
+        if self.failure:
+            return f"{self.name} {NOT_PASSED[self.failure.step]}: {self.failure.reason}"
+        return f"{self.name} is made"
+
+
+class Release(Record):
+    """What one run decided and made. It is the flow's result, and `release.json` in the output folder."""
+
     job: PackagingJob
-    packages: tuple[Package, ...] = ()
-    failures: tuple[str, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
     created_at: str
     flow_run: str | None = None
 
     @property
+    def delivered(self) -> tuple[Delivery, ...]:
+        """The deliveries that ended well."""
+        return tuple(delivery for delivery in self.deliveries if delivery.registration)
+
+    @property
+    def packages(self) -> tuple[Package, ...]:
+        """The packages that were registered."""
+        return tuple(delivery.package for delivery in self.delivered if delivery.package)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One sentence for each package that is not registered."""
+        return tuple(delivery.sentence for delivery in self.deliveries if delivery.failure)
+
+    @property
     def is_complete(self) -> bool:
-        """Whether something was ranked on every accelerator and every package was made."""
+        """Whether something was ranked on every accelerator and every package was registered."""
         return all(ranking.ranked for ranking in self.job.by_accelerator.values()) and not self.failures
 
     @property
@@ -71,6 +138,36 @@ class Release(Record):
         best = self.job.best
         made = ", ".join(package.name for package in self.packages) or "no packages"
         return f"{self.job.candidate(best.candidate).name} ranks first ({best.accelerator}); made {made}"
+
+
+class RunRecord(Record):
+    """How a package came about, as far as it differs from run to run: all that has no part in the package and its digest."""
+
+    package: str
+    digest: str
+    created_at: str
+    flow_run: str | None
+    host: str
+    packhouse: str
+    validation: Validation | None
+    score: Score | None
+    registration: Registration | None
+
+
+def run_record(release: Release, delivery: Delivery) -> RunRecord:
+    """Return the run record of a package that was delivered."""
+    assert delivery.package
+    return RunRecord(
+        package=delivery.name,
+        digest=delivery.package.digest,
+        created_at=release.created_at,
+        flow_run=release.flow_run,
+        host=platform.node(),
+        packhouse=packhouse.__version__,
+        validation=delivery.validation,
+        score=delivery.score,
+        registration=delivery.registration,
+    )
 
 
 def decide(plan: Plan, gradings: Sequence[Grading], compare: Compare = compare_intervals) -> PackagingJob:
@@ -95,6 +192,7 @@ def decide(plan: Plan, gradings: Sequence[Grading], compare: Compare = compare_i
         by_accelerator={grading.accelerator: ranked(grading.evaluations) for grading in gradings},
         data=plan.data,
         input_keys=plan.input_keys,
+        batch_size=here.batch_size,
         fingerprint=here.fingerprint,
     )
 

@@ -1,14 +1,15 @@
-"""Run a task once per item on the flow's task runner, and never trust a cached result whose files are gone."""
+"""Run tasks, one by one or once per item on the flow's task runner, and never trust a cached result whose files are gone."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from prefect import Task
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.results import ResultRecord  # type: ignore[attr-defined]
+from prefect.transactions import CommitMode, transaction
 
 from packhouse.errors import ArtifactError
 
@@ -42,6 +43,23 @@ async def fan_out(
     for index, outcome in zip(stale, repeated, strict=True):
         outcomes[index] = outcome
     return outcomes
+
+
+def result_of(task: Task[..., Any], call: tuple[Any, ...], is_usable: Callable[[Any], bool] = lambda _: True) -> Any:
+    """Run `task` here and return its result, as `fan_out` does; what it raises is raised. For tasks below a task."""
+    state = _state_of(task, call)
+    if state.name == "Cached" and not is_usable(state.result()):
+        state = _state_of(task.with_options(refresh_cache=True), call)
+    result = state.result()
+    if task.persist_result:
+        _require_persisted(state)
+    return result
+
+
+def _state_of(task: Task[..., Any], call: tuple[Any, ...]) -> State[Any]:
+    # Without a transaction of its own, the result of an inner task is only written when the outer one ends.
+    with transaction(commit_mode=CommitMode.EAGER):
+        return cast(State[Any], task(*call, return_state=True))
 
 
 async def _outcomes(futures: Sequence[PrefectFuture[Any]], expected: type[Exception]) -> list[Outcome]:

@@ -1,21 +1,34 @@
-"""Package: one task per configured type, cached by everything that the package is made of."""
+"""Package: one task per configured type, and below it four steps, each cached by everything that it depends on."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from prefect import get_run_logger, task
+from prefect import Task, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
+from prefect.states import Completed, Failed
 
 import packhouse
 from packhouse.artifacts import ArtifactStore
-from packhouse.errors import PackagingFailed, PackhouseError
+from packhouse.errors import PackagingFailed, PackhouseError, RegistrationFailed, VerificationFailed
+from packhouse.output import OutputFolder
 from packhouse.packaging import Packaging, PackagingJob, Workplace
-from packhouse.records import digest_of
-from packhouse.release import Package
-from tasks.fan_out import fan_out
+from packhouse.records import Record, digest_of
+from packhouse.release import Delivery, Package, Registration, Step, StepFailure
+from packhouse.verification.score import Score, score
+from packhouse.verification.validate import Validation, validate
+from tasks.connect import connect
+from tasks.fan_out import result_of
 from tasks.storage import artifact_store, package_cache
+
+R = TypeVar("R", bound=Record)
+
+RETRY_AFTER_S = [2.0, 10.0, 30.0]
 
 
 def package_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
@@ -24,44 +37,136 @@ def package_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
     return "package-" + digest_of(content)
 
 
+def validation_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
+    """Return the address of the package's validation in the result storage."""
+    return "validation-" + _checked_digest(parameters)
+
+
+def score_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
+    """Return the address of the package's score in the result storage."""
+    return "score-" + _checked_digest(parameters)
+
+
+def _checked_digest(parameters: dict[str, Any]) -> str:
+    return digest_of([package_key(None, parameters), parameters["package"].digest])
+
+
 @task(
-    task_run_name="package {packaging.type} {packaging.name}",
+    task_run_name="create {packaging.output_name}",
     cache_key_fn=package_key,
     persist_result=True,
     result_serializer="json",
 )
-def make_package(job: PackagingJob, packaging: Packaging) -> Package:
+def create_package(job: PackagingJob, packaging: Packaging) -> Package:
     """Make a package and take its files into the result storage.
 
     Raises:
         PackagingFailed: with the reason, which no later run takes from the cache.
     """
-    logger, store = get_run_logger(), artifact_store()
-    try:
-        with store.staging() as scratch:
-            made = packaging.create(job, Workplace(store, scratch, package_cache()))
-            package = _adopt(packaging, made, store)
-    except (PackhouseError, OSError) as error:
-        raise PackagingFailed(f"{packaging.output_name} was not made: {error}") from error
-    logger.info(
-        "made %s: %.1f MB",
-        packaging.output_name,
-        package.size_bytes / 1e6,
-        extra={"step": f"made {packaging.output_name}"},
-    )
+    with _workplace() as workplace, _failing_as(PackagingFailed):
+        made = packaging.create(job, workplace)
+        package = _adopt(packaging, made, workplace.store)
+    _log(packaging, f"made: {package.size_bytes / 1e6:.1f} MB, SHA-256 {package.digest[:12]}")
     return package
 
 
-async def package_all(job: PackagingJob, packagings: Sequence[Packaging]) -> list[Package | PackagingFailed]:
-    """Make all packages on the flow's task runner; one that fails gives its reason and stops no other."""
-    store = artifact_store()
-    outcomes = await fan_out(
-        make_package,
-        [(job, packaging) for packaging in packagings],
-        expected=PackagingFailed,
-        is_usable=partial(has_its_files, store=store),
-    )
-    return [outcome.value for outcome in outcomes]
+@task(
+    task_run_name="validate {packaging.output_name}",
+    cache_key_fn=validation_key,
+    persist_result=True,
+    result_serializer="json",
+)
+def validate_package(job: PackagingJob, packaging: Packaging, package: Package) -> Validation:
+    """Open a copy of the package and run its models on the golden samples. Raises VerificationFailed."""
+    with _workplace() as workplace, _failing_as(VerificationFailed):
+        with packaging.open(_laid_out(package, workplace), job, workplace) as opened:
+            validation = validate(opened, job, workplace.store)
+        _require_unchanged(package, workplace.store)
+    _log(packaging, f"validated: {len(validation.models)} models of {validation.files} files")
+    return validation
+
+
+@task(
+    task_run_name="score {packaging.output_name}",
+    cache_key_fn=score_key,
+    persist_result=True,
+    result_serializer="json",
+)
+def score_package(job: PackagingJob, packaging: Packaging, package: Package) -> Score:
+    """Compute the quality metrics from the package's own predictions, and compare. Raises VerificationFailed."""
+    with _workplace() as workplace, _failing_as(VerificationFailed):
+        with packaging.open(_laid_out(package, workplace), job, workplace) as opened:
+            scored = score(opened, job, workplace.store)
+        _require_unchanged(package, workplace.store)
+    _log(packaging, f"scored: {len(scored.metrics)} metrics on {scored.samples} samples are what they were")
+    return scored
+
+
+def _may_pass(_: Task[..., Any], __: Any, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, RegistrationFailed) and error.is_transient
+
+
+@task(
+    task_run_name="register {packaging.output_name}",
+    cache_policy=NO_CACHE,
+    retries=len(RETRY_AFTER_S),
+    retry_delay_seconds=RETRY_AFTER_S,
+    retry_condition_fn=_may_pass,
+    persist_result=False,
+)
+def register_package(job: PackagingJob, packaging: Packaging, package: Package, output_dir: Path) -> Registration:
+    """Publish the package where its type says, and in the output folder. It is always done: what is there already stays.
+
+    Raises:
+        RegistrationFailed: it could not be published.
+    """
+    folder = OutputFolder(output_dir)
+    with _workplace() as workplace, _failing_as(RegistrationFailed):
+        places = packaging.register(_laid_out(package, workplace), job, workplace)
+        with folder.exclusive():
+            place = folder.publish(package, workplace.store)
+    registration = Registration(digest=package.digest, places=(*places, str(place)))
+    _log(packaging, f"registered: {', '.join(registration.places)}")
+    return registration
+
+
+@task(task_run_name="package {packaging.type} {packaging.output_name}", cache_policy=NO_CACHE, persist_result=False)
+def deliver_package(job: PackagingJob, packaging: Packaging, output_dir: Path) -> State[Any]:
+    """Take a package through its four steps; what fails one goes no further. The result is a `Delivery` in any case."""
+    delivery = Delivery(type=packaging.type, name=packaging.output_name)
+    made = partial(has_its_files, store=artifact_store())
+    steps: dict[Step, Callable[[Delivery], dict[str, Any]]] = {
+        "create": lambda _: {"package": result_of(create_package, (job, packaging), made)},
+        "validate": lambda done: {"validation": result_of(validate_package, (job, packaging, done.package))},
+        "score": lambda done: {"score": result_of(score_package, (job, packaging, done.package))},
+        "register": lambda done: {"registration": result_of(register_package, (job, packaging, done.package, output_dir))},
+    }
+    for step, take in steps.items():
+        try:
+            delivery = delivery.model_copy(update=take(delivery))
+        except PackhouseError as error:
+            delivery = delivery.model_copy(update={"failure": StepFailure(step=step, reason=str(error))})
+            break
+    return (Failed if delivery.failure else Completed)(message=delivery.sentence, data=delivery)
+
+
+async def package_all(job: PackagingJob, packagings: Sequence[Packaging], output_dir: Path) -> list[Delivery]:
+    """Take all packages through their steps on the flow's task runner; one that fails stops no other."""
+    futures = [deliver_package.submit(job, packaging, output_dir) for packaging in packagings]
+
+    def wait() -> None:
+        for future in futures:
+            future.wait()
+
+    await asyncio.to_thread(wait)  # the flow's event loop stays free
+    deliveries = []
+    for future in futures:
+        found = await future.state.aresult(raise_on_failure=False)
+        if not isinstance(found, Delivery):
+            raise found
+        deliveries.append(found)
+    return deliveries
 
 
 def has_its_files(package: Package, store: ArtifactStore) -> bool:
@@ -69,7 +174,46 @@ def has_its_files(package: Package, store: ArtifactStore) -> bool:
     return all(store.is_intact(artifact) for artifact in package.files.values())
 
 
+@contextmanager
+def _workplace() -> Iterator[Workplace]:
+    store = artifact_store()
+    with store.staging() as scratch:
+        yield Workplace(store, scratch, package_cache(), connect)
+
+
+@contextmanager
+def _failing_as(kind: type[PackhouseError]) -> Iterator[None]:
+    """Raise whatever a packaging type raises as the failure of a step: types may be of third parties."""
+    try:
+        yield
+    except kind:
+        raise
+    except (PackhouseError, OSError) as error:
+        raise kind(str(error)) from error
+    except Exception as error:
+        get_run_logger().exception("a packaging type failed in a way that it should not")
+        raise kind(f"{type(error).__name__}: {error}") from error
+
+
 def _adopt(packaging: Packaging, made: Path, store: ArtifactStore) -> Package:
     paths = sorted(path for path in made.rglob("*") if path.is_file()) if made.is_dir() else [made]
     files = {path.relative_to(made.parent).as_posix(): store.adopt(path) for path in paths}
     return Package(type=packaging.type, name=packaging.output_name, files=files)
+
+
+def _laid_out(package: Package, workplace: Workplace) -> Path:
+    """Put the package, under its own names, into the scratch folder; it is not to be changed there."""
+    for name, artifact in package.files.items():
+        target = workplace.scratch / "made" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        workplace.store.place(artifact, target)
+    return workplace.scratch / "made" / package.name
+
+
+def _require_unchanged(package: Package, store: ArtifactStore) -> None:
+    if not has_its_files(package, store):
+        raise VerificationFailed("the package was changed while it was looked at; run again")
+
+
+def _log(packaging: Packaging, step: str) -> None:
+    get_run_logger().info("%s %s", packaging.output_name, step, extra={"subject": packaging.output_name, "step": step})

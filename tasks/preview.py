@@ -18,9 +18,11 @@ from packhouse.packaging import Packaging
 from packhouse.plan import Plan
 from packhouse.records import Record
 from packhouse.release import Grading, Package, decide
+from packhouse.verification.score import Score
+from packhouse.verification.validate import Validation
 from tasks.evaluate import has_its_files
 from tasks.package import has_its_files as package_has_its_files
-from tasks.package import package_key
+from tasks.package import package_key, score_key, validation_key
 from tasks.storage import result_folder, runtime_environments
 from tasks.time import can_be_reused
 
@@ -130,9 +132,17 @@ def _planned(packaging: Packaging, plan: Plan, gradings: Sequence[Grading]) -> P
     if len(gradings) == len(plan.config.accelerators):
         store = ArtifactStore(result_folder())
         job = decide(plan, gradings, Evidence(store, plan.data))
-        package = _read(package_key(None, {"job": job, "packaging": packaging}), Package)
-        is_cached = package is not None and package_has_its_files(package, store)
+        is_cached = _is_packaged({"job": job, "packaging": packaging}, store)
     return PlannedPackage(packaging.type, packaging.plan(), is_cached)
+
+
+def _is_packaged(parameters: dict[str, Any], store: ArtifactStore) -> bool:
+    """Whether a package is made, validated and scored; registering it again costs next to nothing."""
+    package = _read(package_key(None, parameters), Package)
+    if package is None or not package_has_its_files(package, store):
+        return False
+    checked = {**parameters, "package": package}
+    return all((_read(validation_key(None, checked), Validation), _read(score_key(None, checked), Score)))
 
 
 def _cached(request: EvaluationRequest) -> Evaluation | None:

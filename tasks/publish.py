@@ -1,4 +1,4 @@
-"""Publish: put packages, report and release record into the output folder, each in one step."""
+"""Publish: put report and release record beside the packages in the output folder, each in one step."""
 
 import re
 from datetime import UTC, datetime
@@ -8,28 +8,28 @@ from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.runtime import flow_run
 
-from packhouse.errors import PackagingFailed
 from packhouse.output import OutputFolder
 from packhouse.packaging.job import PackagingJob
-from packhouse.release import RELEASE_NAME, REPORT_NAME, Package, Release
+from packhouse.release import RELEASE_NAME, REPORT_NAME, RUN_SUFFIX, Delivery, Release, run_record
 from packhouse.report.page import report_html
 from tasks.storage import artifact_store
 
 
 @task(task_run_name="publish", persist_result=True, result_serializer="json")
-def publish_release(job: PackagingJob, packed: list[Package | PackagingFailed], output_dir: Path) -> Release:
-    """Publish what was made and return the release record; what was published before stays whole until then."""
+def publish_release(job: PackagingJob, deliveries: list[Delivery], output_dir: Path) -> Release:
+    """Publish what was decided and made, and return the release record; what was published before stays whole until then."""
     store, folder = artifact_store(), OutputFolder(output_dir)
     release = Release(
         job=job,
-        packages=tuple(item for item in packed if not isinstance(item, PackagingFailed)),
-        failures=tuple(str(item) for item in packed if isinstance(item, PackagingFailed)),
+        deliveries=tuple(deliveries),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         flow_run=flow_run.id,
     )
     report = report_html(release, store).encode()
     with folder.exclusive():
-        places = [folder.publish(package, store) for package in release.packages]
+        for delivery in release.delivered:
+            folder.write(f"{delivery.name}{RUN_SUFFIX}", run_record(release, delivery).model_dump_json(indent=2).encode())
+        places = [folder.path / package.name for package in release.packages]
         places.append(folder.write(REPORT_NAME, report))
         folder.write(RELEASE_NAME, release.model_dump_json(indent=2).encode())
     for place in places:

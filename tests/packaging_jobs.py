@@ -16,7 +16,7 @@ from packhouse.evaluation.records import Evaluation, MetricValue
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.plan import Plan, prepare
-from packhouse.release import Grading, Package, Release, decide
+from packhouse.release import Delivery, Grading, Package, Registration, Release, decide
 from tests.classifiers import write_family, write_points
 from tests.jobs import job
 
@@ -93,7 +93,14 @@ def make_packing(folder: Path, grades: Grades = GRADES, **changes: Any) -> Packi
 
 def make_release(packing: Packing, *packages: Package) -> Release:
     """Return a release of the job with packages."""
-    return Release(job=packing.job, packages=packages, created_at="2026-01-02T03:04:05+00:00")
+    deliveries = tuple(delivered(package) for package in packages)
+    return Release(job=packing.job, deliveries=deliveries, created_at="2026-01-02T03:04:05+00:00")
+
+
+def delivered(package: Package) -> Delivery:
+    """Return the delivery of a package that passed all steps."""
+    registration = Registration(digest=package.digest, places=(f"/packages/{package.name}",))
+    return Delivery(type=package.type, name=package.name, package=package, registration=registration)
 
 
 def predict(model: Path, samples: Any) -> dict[str, Any]:

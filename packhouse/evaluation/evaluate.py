@@ -13,6 +13,7 @@ import numpy as np
 from packhouse.accelerators import Accelerator
 from packhouse.artifacts import Artifact, ArtifactStore
 from packhouse.candidates import Candidate, lay_out
+from packhouse.errors import EvaluationFailed
 from packhouse.evaluation.data import LABELS_KEY, Array
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.fingerprint import this_machine
@@ -24,6 +25,8 @@ from packhouse.evaluation.sessions import session_arguments
 from packhouse.metrics import QUALITY_TYPES, Metric
 
 Say = Callable[[str], None]
+# How many of the first samples are predicted one by one, as what a package is compared with later.
+GOLDEN_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _compute(request: EvaluationRequest, host: SessionHost, store: ArtifactStore
     first = host.ask("prepare_timing", batch_size=request.timing_batch_size)
     say("running the samples")
     judged = any(metric.type in QUALITY_TYPES for metric in request.metrics)
-    predictions = _predict(host, store, scratch, batch_size=request.batch_size) if judged else None
+    predictions = _predict(host, store, scratch, batch_size=request.batch_size)[0] if judged else None
     memory = host.ask("peak_memory")["bytes"]
     computed = Computed(
         size_bytes=candidate.size_bytes,
@@ -111,6 +114,7 @@ def _compute(request: EvaluationRequest, host: SessionHost, store: ArtifactStore
         labels=_read(data).get(LABELS_KEY),
     )
     values = {item.name: computed.value_of(item) for item in request.metrics}
+    golden, golden_count = _golden(host, store, scratch)
     return Evaluation(
         candidate=candidate.digest,
         accelerator=request.accelerator.spec,
@@ -120,7 +124,8 @@ def _compute(request: EvaluationRequest, host: SessionHost, store: ArtifactStore
         peak_memory_bytes=memory,
         timing_batch_size=first["batch_size"],
         predictions=predictions,
-        sample_outputs=_predict(host, store, scratch, batch_size=1, samples=1),
+        sample_outputs=golden,
+        sample_count=golden_count,
         runtime_version=created["onnxruntime"],
         fingerprint=request.fingerprint,
         computer=this_machine(),
@@ -151,12 +156,21 @@ def open_session(
     return host.ask("create_session", **arguments)
 
 
+def _golden(host: SessionHost, store: ArtifactStore, scratch: Path) -> tuple[Artifact, int]:
+    """Predict the first samples one by one; only one of them where their outputs have sizes that differ."""
+    try:
+        return _predict(host, store, scratch, batch_size=1, samples=GOLDEN_SAMPLES)
+    except EvaluationFailed:
+        return _predict(host, store, scratch, batch_size=1, samples=1)
+
+
 def _predict(
     host: SessionHost, store: ArtifactStore, scratch: Path, *, batch_size: int, samples: int | None = None
-) -> Artifact:
+) -> tuple[Artifact, int]:
+    """Return the outputs, and of how many samples they are."""
     output = scratch / "predictions.npz"
-    host.ask("predict", batch_size=batch_size, output=str(output), samples=samples)
-    return store.adopt(output)
+    answer = host.ask("predict", batch_size=batch_size, output=str(output), samples=samples)
+    return store.adopt(output), int(answer["samples"])
 
 
 def _read(path: Path) -> dict[str, Array]:

@@ -11,7 +11,7 @@ from packhouse.records import Record, digest_of
 from packhouse.user_code import code_digest
 
 # Raised whenever the same request would give another evaluation than before.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 class EvaluationRequest(Record):
@@ -85,7 +85,8 @@ class Evaluation(Record):
     `placement` counts nodes per execution provider. `samples` are the raw latencies, as `latency.Timings` saves them; `clock`
     is what they are compared by with those of the same `tournament`, which is None where they cannot be; times that are not
     `is_stable` are not to be relied on. `predictions` are the outputs for all samples, as an .npz file with one array per
-    output name; `sample_outputs` those for the first sample alone, which differ where what else is in a batch matters.
+    output name; `sample_outputs` those for the first `sample_count` samples, one by one, which differ where what else is in a
+    batch matters.
     `startup_ms` has `session_creation` and `first_inference`. `fingerprint` and `computer` are the environment. `duration_s`
     is what the evaluation took without the tournament.
     """
@@ -104,6 +105,7 @@ class Evaluation(Record):
     is_stable: bool = True
     predictions: Artifact | None = None
     sample_outputs: Artifact | None = None
+    sample_count: int = 1
     runtime_version: str | None = None
     fingerprint: Fingerprint | None = None
     computer: Machine | None = None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -66,14 +67,35 @@ class RuntimeEnvironments:
             return python
         pins = parse_runtime(runtime)
         environment = self._environment(_requirements(pins))
+
+        def install(lock: int) -> None:
+            say(f"installing {', '.join(map(str, pins))}")
+            _install(environment, pins, lock)
+
+        return self._made(environment, install)
+
+    def python_from_wheels(self, folder: Path) -> str:
+        """Return the interpreter of an environment of the wheels in `folder` only, installed without a network.
+
+        The folder has the hash-pinned requirements.txt of `packhouse.packaging.runtime_packages`, which names it.
+
+        Raises:
+            EvaluationFailed: they cannot be installed, or onnxruntime cannot be imported from them.
+        """
+        environment = self._environment([(folder / "requirements.txt").read_text(encoding="utf-8")])
+        if _is_complete(environment):
+            return str(_python(environment))
+        return self._made(environment, lambda lock: _install_wheels(environment, folder, lock))
+
+    def _made(self, environment: Path, install: Callable[[int], None]) -> str:
+        """Return the interpreter of an environment, installed by whoever comes first."""
         asked = time.time()
         with self._lock(environment) as lock:
             if not _is_complete(environment):
                 if os.fstat(lock).st_mtime > asked and (reason := os.pread(lock, REASON_BYTES, 0)):
                     raise EvaluationFailed(reason.decode(errors="replace"))
-                say(f"installing {', '.join(map(str, pins))}")
                 try:
-                    _install(environment, pins, lock)
+                    install(lock)
                 except EvaluationFailed as error:
                     shutil.rmtree(environment, ignore_errors=True)
                     os.truncate(lock, 0)
@@ -116,14 +138,10 @@ def _is_complete(environment: Path) -> bool:
 
 def _install(environment: Path, pins: Sequence[Pin], lock: int) -> None:
     """Make the environment from nothing; the marker comes last."""
-    if environment.exists():
-        shutil.rmtree(environment)
-    runtime, python = f"the runtime {', '.join(map(str, pins))}", str(_python(environment))
+    runtime = f"the runtime {', '.join(map(str, pins))}"
     requirements = _requirements(pins)
     try:
-        _run("uv venv", [find_uv_bin(), "venv", "--quiet", "--python", sys.executable, str(environment)], lock)
-        _run("uv pip install", [find_uv_bin(), "pip", "install", "--quiet", "--python", python, *requirements], lock)
-        found = json.loads(_run("import onnxruntime", [python, "-I", "-c", CHECK], lock).splitlines()[-1])
+        found = _install_into(environment, requirements, lock)
     except _CommandFailed as error:
         raise EvaluationFailed(f"{runtime} is not installed: {error}; {REMEDY}") from None
     distribution = distribution_of(pins)
@@ -135,10 +153,34 @@ def _install(environment: Path, pins: Sequence[Pin], lock: int) -> None:
         )
     if Version(found["version"]).release[:3] != Version(distribution.version).release[:3]:
         raise EvaluationFailed(f"{runtime} imports onnxruntime {found['version']}, which is not what was pinned; {REMEDY}")
+    _mark(environment, requirements, found["version"])
+
+
+def _install_wheels(environment: Path, folder: Path, lock: int) -> None:
+    """Make the environment of nothing but the wheels in a folder; the marker comes last."""
+    requirements = folder / "requirements.txt"
+    options = ["--no-index", "--find-links", str(folder), "--require-hashes", "--requirement", str(requirements)]
+    try:
+        found = _install_into(environment, options, lock)
+    except _CommandFailed as error:
+        raise EvaluationFailed(f"the wheels of the package cannot be installed: {error}") from None
+    _mark(environment, requirements.read_text(encoding="utf-8").splitlines(), found["version"])
+
+
+def _install_into(environment: Path, arguments: Sequence[str], lock: int) -> dict[str, Any]:
+    """Make a new environment, install into it, and return what it says of its onnxruntime. Raises _CommandFailed."""
+    if environment.exists():
+        shutil.rmtree(environment)
+    python = str(_python(environment))
+    _run("uv venv", [find_uv_bin(), "venv", "--quiet", "--python", sys.executable, str(environment)], lock)
+    _run("uv pip install", [find_uv_bin(), "pip", "install", "--quiet", "--python", python, *arguments], lock)
+    found: dict[str, Any] = json.loads(_run("import onnxruntime", [python, "-I", "-c", CHECK], lock).splitlines()[-1])
+    return found
+
+
+def _mark(environment: Path, requirements: Sequence[str], version: str) -> None:
     marker = environment / f"{MARKER}.new"
-    marker.write_text(
-        json.dumps({"requirements": requirements, "onnxruntime": found["version"]}, indent=2) + "\n", encoding="utf-8"
-    )
+    marker.write_text(json.dumps({"requirements": requirements, "onnxruntime": version}, indent=2) + "\n", encoding="utf-8")
     marker.replace(environment / MARKER)
 
 

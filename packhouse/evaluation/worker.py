@@ -209,10 +209,12 @@ class Worker:
         """Run all samples, or the first so many, and write the outputs as arrays to the .npz file `output`."""
         names = [value.name for value in self.session.get_outputs()]
         parts: dict[str, list[Any]] = {name: [] for name in names}
+        done = 0
         for feed, count in self._batches(self.fixed_batch or batch_size, samples, fill_last=self.fixed_batch is not None):
             for name, value in zip(names, self.session.run(names, feed), strict=True):
                 if isinstance(value, np.ndarray):
                     parts[name].append(value[:count] if value.ndim else value[None])
+            done += count
         arrays = {name: np.concatenate(values) for name, values in parts.items() if values}
         if not arrays and samples is None:
             raise Refused("none of its outputs is a tensor")
@@ -220,7 +222,7 @@ class Worker:
             for name, array in arrays.items():
                 with file.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, _storable(array), allow_pickle=False)
-        return {"outputs": list(arrays)}
+        return {"outputs": list(arrays), "samples": done}
 
     def _make_calls(self) -> None:
         """Make one call for each feed, so that nothing but the runtime's work is between two readings of the clock."""

@@ -1,8 +1,9 @@
 """Packaging types: what a package is made of, and how a type is added.
 
 A type is one class, derived from `Packaging`, that holds its configuration as fields, says in `plan` what it will make, and
-makes it in `create`. It is found through the entry point group ``packhouse.packagers``, where the built-in types are
-registered exactly as a third party's would be::
+makes it in `create`. What was made is then opened with `open`, run, scored, and only then registered with `register`; both
+have defaults that suit a ZIP file or folder with a manifest. The class is found through the entry point group
+``packhouse.packagers``, where the built-in types are registered exactly as a third party's would be::
 
     [project.entry-points."packhouse.packagers"]
     Zipfile = "packhouse.packaging.zipfile:Zipfile"
@@ -11,17 +12,21 @@ registered exactly as a third party's would be::
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache, reduce
 from importlib import metadata
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from packhouse.errors import Problem
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.records import AnyOfSchema, Record
+
+if TYPE_CHECKING:
+    from packhouse.verification.opened import OpenPackage
 
 __all__ = ["Packaging", "PackagingJob", "Workplace", "any_packaging", "packaging_types", "with_type_as_registered"]
 
@@ -86,9 +91,30 @@ class Packaging(Record):
     def create(self, job: PackagingJob, workplace: Workplace) -> Path:
         """Make the package in the scratch folder and return its file or folder.
 
+        The same job gives the same bytes, wherever and whenever it is made.
+
         Raises:
             PackagingFailed: with the reason and the remedy.
         """
+
+    def open(self, package: Path, job: PackagingJob, workplace: Workplace) -> "AbstractContextManager[OpenPackage]":
+        """Open a copy of the package as those open it who receive it; it is validated and scored by what it then does.
+
+        By default, the package is a ZIP file or a folder with a manifest, whose models are ONNX files.
+        """
+        from packhouse.verification.opened import opened_models
+
+        return opened_models(package, job, workplace)
+
+    def register(self, package: Path, job: PackagingJob, workplace: Workplace) -> Sequence[str]:  # noqa: ARG002
+        """Publish the package elsewhere than in the output folder, and return where it is; by default nowhere.
+
+        It is what was validated, byte for byte. Registering it again changes nothing.
+
+        Raises:
+            RegistrationFailed: with the reason and the remedy; nothing half done is visible.
+        """
+        return ()
 
 
 @cache

@@ -1,11 +1,14 @@
 """What every packaging type is given to work with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packhouse.accelerators import Accelerator
 from packhouse.artifacts import Artifact, ArtifactStore
 from packhouse.candidates import Candidate
+from packhouse.errors import PackagingFailed
 from packhouse.evaluation.fingerprint import Fingerprint
 from packhouse.evaluation.records import Evaluation
 from packhouse.evaluation.tournament import Summary
@@ -31,6 +34,7 @@ class PackagingJob(Record):
     by_accelerator: dict[str, Ranking]
     data: Artifact
     input_keys: dict[str, str]
+    batch_size: int
     fingerprint: Fingerprint
 
     def candidate(self, digest: str) -> Candidate:
@@ -61,10 +65,23 @@ class PackagingJob(Record):
         return self.overall.ranked[0]
 
 
+def _not_connected(name: str) -> Any:
+    raise PackagingFailed(f"there is no block {name!r} here; blocks are known to a flow run only")
+
+
 @dataclass(frozen=True)
 class Workplace:
-    """Where a package is made: the store that holds the bytes, a scratch folder, and a cache that outlives the run."""
+    """Where a package is made: the store that holds the bytes, a scratch folder, and a cache that outlives the run.
+
+    `connect` gives the client or the connection of a block by its name, ``<type>/<name>``.
+    """
 
     store: ArtifactStore
     scratch: Path
     cache: Path
+    connect: Callable[[str], Any] = _not_connected
+
+    @property
+    def runtimes(self) -> Path:
+        """Folder of the environments of runtimes."""
+        return self.cache / "runtimes"

@@ -24,6 +24,7 @@ from packhouse.errors import PackagingFailed
 
 logger = logging.getLogger(__name__)
 
+RUNTIME_FOLDER = "ONNXRuntimePackages/python"  # where packages have the wheels
 REQUIREMENTS = "requirements.txt"
 HEADER = "# pip install --no-index --find-links . --require-hashes --requirement requirements.txt\n"
 WITHOUT = "set include_runtime_packages: false"

@@ -5,10 +5,8 @@ from typing import Any
 import numpy as np
 
 from packhouse.artifacts import ArtifactStore
+from packhouse.packaging.golden import ATOL, RTOL, expected_outputs, first, fixed_batch, golden_inputs
 from packhouse.packaging.job import PackagingJob
-
-# Room for other machines and builds of the runtime, which round differently; quantised models differ most.
-TOLERANCE = {"atol": 1e-3, "rtol": 1e-3}
 
 
 def sample_input(job: PackagingJob, store: ArtifactStore) -> dict[str, Any]:
@@ -19,28 +17,14 @@ def sample_input(job: PackagingJob, store: ArtifactStore) -> dict[str, Any]:
     Each tensor is ``{"dtype", "shape", "data"}`` with the data flat; `outputs` has what is a tensor that JSON can hold, which
     has no place for NaN and infinity.
     """
-    best = job.evaluation(job.best)
-    candidate = job.candidate(job.best.candidate)
-    count = next((value.shape[0] for value in candidate.inputs if value.shape and isinstance(value.shape[0], int)), 1)
-    with np.load(store.path(job.data.sha256), allow_pickle=False) as data:
-        inputs = {
-            value.name: _tensor(_cast(_first(count, data[job.input_keys[value.name]]), value.dtype))
-            for value in candidate.inputs
-        }
-    outputs: dict[str, Any] = {}
-    if best.sample_outputs:
-        with np.load(store.path(best.sample_outputs.sha256), allow_pickle=False) as given:
-            outputs = {name: _tensor(_first(count, given[name])) for name in given.files if _is_json(given[name])}
-    return {"inputs": inputs, "outputs": outputs, "tolerance": TOLERANCE}
-
-
-def _first(count: int, array: Any) -> Any:
-    """Return the first samples of an array, from the start again where it has too few, as when they were predicted."""
-    return array[np.arange(count) % len(array)] if len(array) else array
-
-
-def _cast(array: Any, dtype: str) -> Any:
-    return array if dtype in ("str", "unknown") else array.astype(dtype)
+    candidate, evaluation = job.candidate(job.best.candidate), job.evaluation(job.best)
+    inputs = golden_inputs(job, candidate, 1, store)
+    outputs = {name: first(fixed_batch(candidate), array) for name, array in expected_outputs(evaluation, store).items()}
+    return {
+        "inputs": {name: _tensor(array) for name, array in inputs.items()},
+        "outputs": {name: _tensor(array) for name, array in outputs.items() if _is_json(array)},
+        "tolerance": {"atol": ATOL, "rtol": RTOL},
+    }
 
 
 def _is_json(array: Any) -> bool:

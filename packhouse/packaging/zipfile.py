@@ -11,15 +11,18 @@ from packhouse.candidates import MODEL_NAME
 from packhouse.errors import Problem
 from packhouse.packaging import Packaging, PackagingJob, Workplace, mlflow_format, runtime_packages, sample_code
 from packhouse.packaging.archive import write_archive
+from packhouse.packaging.candidate_files import SETTINGS_NAME, candidate_files
 from packhouse.packaging.contents import Content, below, model_contents
-from packhouse.packaging.manifest import PackagedCandidate, with_manifest
-from packhouse.packaging.olive_files import configurations, inference_config, metrics_file, model_info
+from packhouse.packaging.golden import GOLDEN_NAME
+from packhouse.packaging.manifest import PackagedCandidate
+from packhouse.packaging.olive_files import model_info
+from packhouse.packaging.runtime_packages import RUNTIME_FOLDER
 from packhouse.packaging.sample_input import sample_input
+from packhouse.packaging.sealed import sealed
 from packhouse.ranking import Ranked
 
 MODELS = "CandidateModels"
 MLFLOW = "mlflow_model"
-RUNTIME = "ONNXRuntimePackages/python"
 SAMPLES = "SampleCode"
 
 
@@ -73,26 +76,29 @@ class Zipfile(Packaging):
             info = model_info(job, overall, model_path)
             contents |= below(folder, self._candidate(job, ranked, info, workplace.store))
             ranks.append(info)
-            packaged.append(PackagedCandidate.of(job, ranked, overall, model_path))
+            packaged.append(
+                PackagedCandidate.of(
+                    job,
+                    ranked,
+                    overall,
+                    model_path=model_path,
+                    settings_path=f"{folder}/{SETTINGS_NAME}",
+                    golden_path=f"{folder}/{GOLDEN_NAME}",
+                )
+            )
         contents["models_rank.json"] = Content.of_json(ranks)
         samples = {name: Content.of(source) for name, source in sample_code.files().items()}
         samples["sample_input.json"] = Content.of_json(sample_input(job, workplace.store))
         contents |= below(SAMPLES, samples)
         if self.include_runtime_packages:
             wheels = runtime_packages.fetch(*job.runtime_on(job.best.accelerator), workplace.cache)
-            contents |= below(RUNTIME, {wheel.name: Content.of(wheel) for wheel in wheels})
+            contents |= below(RUNTIME_FOLDER, {wheel.name: Content.of(wheel) for wheel in wheels})
         archive = workplace.scratch / self.output_name
-        write_archive(archive, with_manifest(contents, tuple(packaged)))
+        write_archive(archive, sealed(contents, tuple(packaged), job))
         return archive
 
     def _candidate(self, job: PackagingJob, ranked: Ranked, info: dict[str, Any], store: ArtifactStore) -> dict[str, Content]:
-        candidate = job.candidate(ranked.candidate)
-        described = {
-            "inference_config.json": Content.of_json(inference_config(job, ranked)),
-            "configurations.json": Content.of_json(configurations(candidate)),
-            "metrics.json": Content.of_json(metrics_file(job, ranked)),
-            "model_info.json": Content.of_json(info),
-        }
+        candidate, described = job.candidate(ranked.candidate), candidate_files(job, ranked, info, store)
         if self.export_in_mlflow_format:
             model = model_contents(candidate, store, mlflow_format.description(job, ranked))
             return {**below(MLFLOW, model), **described}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
@@ -18,8 +19,10 @@ from packhouse.evaluation.tournament import Summary
 from packhouse.metrics import Goal, Metric
 from packhouse.packaging.job import PackagingJob
 from packhouse.ranking import Ranked
-from packhouse.release import Release
 from packhouse.report.tables import by_priority, reading, shown, shown_bytes
+
+if TYPE_CHECKING:  # packages have the grading in them, and the release has the packages
+    from packhouse.release import Delivery, Release
 
 
 @dataclass(frozen=True)
@@ -31,31 +34,62 @@ class Figure:
     asides: dict[str, list[str]]
 
 
-def report_html(release: Release, store: ArtifactStore) -> str:
+def report_html(release: "Release", store: ArtifactStore) -> str:
     """Return the report of a release as one HTML file without scripts or external resources.
 
     `store` has the raw samples; those that it has lost are left out of the plots. Without matplotlib there are no plots.
     The same release, store and versions of the libraries give the same text.
     """
+    return _rendered(release.job, release=release, figures=_figures(release.job, store))
+
+
+def grading_html(job: PackagingJob) -> str:
+    """Return what a report says of the grading, for a package: without plots, packages and times."""
+    return _rendered(job, release=None, figures=None)
+
+
+def _rendered(job: PackagingJob, release: "Release | None", figures: list[Figure] | None) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": shown, "size": shown_bytes, "tensor": tensor_text}
     environment.globals |= {
         "best_values": best_values,
+        "delivery_texts": delivery_texts,
         "goal_text": goal_text,
+        "headline": headline,
         "reading": reading,
         "settings_texts": settings_texts,
         "timing_text": timing_text,
     }
     template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
-    job = release.job
     return template.render(
         release=release,
         job=job,
         metrics=by_priority(job.metrics),
-        figures=_figures(job, store),
+        figures=figures,
         computers=list(dict.fromkeys(item.computer for item in job.evaluations if item.computer)),
         runtimes=_runtimes(job),
     )
+
+
+def headline(job: PackagingJob) -> str:
+    """Return which candidate is best, in one sentence."""
+    return f"{job.candidate(job.best.candidate).name} ranks first ({job.best.accelerator})"
+
+
+def delivery_texts(delivery: "Delivery") -> list[str]:
+    """Return what was found when a package was validated and scored, and where it is, one text for each."""
+    texts = []
+    if validation := delivery.validation:
+        environments = ", ".join(dict.fromkeys(model.environment for model in validation.models))
+        texts.append(
+            f"Validated: {len(validation.models)} of {len(validation.models)} models give the golden outputs, in {environments}"
+        )
+    if (score := delivery.score) and score.metrics:
+        values = ", ".join(dict.fromkeys(f"{item.metric} {shown(item.packaged)}" for item in score.metrics[:1]))
+        texts.append(f"Scored on {score.samples} samples: {len(score.metrics)} metrics are what they were ({values} …)")
+    if delivery.registration:
+        texts.append(f"Registered: {', '.join(delivery.registration.places)}")
+    return texts
 
 
 def _runtimes(job: PackagingJob) -> list[tuple[str, str, str]]:

@@ -109,6 +109,7 @@ class Workshop:
             },
             data=measure_bytes(b"data"),
             input_keys={"image": "input_0"},
+            batch_size=32,
             fingerprint=Fingerprint(
                 cpu_model="Example CPU",
                 cpu_count=8,
