@@ -16,7 +16,7 @@ from packhouse.evaluation.records import Evaluation, MetricValue
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.plan import Plan, prepare
-from packhouse.release import Delivery, Grading, Package, Registration, Release, decide
+from packhouse.release import Delivery, Grading, Package, Registration, Release, Step, StepFailure, decide
 from tests.classifiers import write_family, write_points
 from tests.jobs import job
 
@@ -103,6 +103,11 @@ def delivered(package: Package) -> Delivery:
     return Delivery(type=package.type, name=package.name, package=package, registration=registration)
 
 
+def undelivered(name: str, reason: str, step: Step = "create", kind: str = "Zipfile") -> Delivery:
+    """Return the delivery of a package that did not pass a step."""
+    return Delivery(type=kind, name=name, failure=StepFailure(step=step, reason=reason))
+
+
 def predict(model: Path, samples: Any) -> dict[str, Any]:
     """Return what ONNX Runtime makes of ``x`` with a model, by name of the output, where it is a tensor."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -137,5 +142,6 @@ def _outputs(candidate: Candidate, store: ArtifactStore, samples: Any, size: int
         batches = range(0, len(samples), size)
         parts = [predict(model, samples[np.arange(start, start + size) % len(samples)]) for start in batches]
         outputs = {name: np.concatenate([part[name] for part in parts])[: len(samples)] for name in parts[0]}
+        outputs = {name: array.astype(str) if array.dtype == object else array for name, array in outputs.items()}
         np.savez(scratch / "outputs.npz", **outputs)  # type: ignore[arg-type]
         return store.adopt(scratch / "outputs.npz")

@@ -10,7 +10,7 @@ import pytest
 from packhouse.artifacts import Artifact
 from packhouse.errors import InputError
 from packhouse.release import RELEASE_NAME, Package, Release, read_release
-from tests.packaging_jobs import CPU, EXACT, FAR, GPU, NEAR, ONE, Packing, make_packing, make_release
+from tests.packaging_jobs import CPU, EXACT, FAR, GPU, NEAR, ONE, Packing, make_packing, make_release, undelivered
 
 ARTIFACT = Artifact(sha256="0" * 64, size_bytes=10, crc32=0)
 ZIP = Package(type="Zipfile", name="points.zip", files={"points.zip": ARTIFACT})
@@ -138,7 +138,8 @@ def test_a_complete_release_says_who_won_where_and_what_was_made(packing: Packin
 
 
 def test_a_release_with_packages_that_failed_is_incomplete_and_says_why(packing: Packing) -> None:
-    release = make_release(packing, ZIP).model_copy(update={"failures": ("a.zip was not made: x", "b was not made: y")})
+    failed = (undelivered("a.zip", "x"), undelivered("b", "y"))
+    release = make_release(packing, ZIP).model_copy(update={"deliveries": failed})
     assert not release.is_complete
     assert release.verdict == "a.zip was not made: x. b was not made: y"
 

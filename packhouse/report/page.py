@@ -44,8 +44,34 @@ def report_html(release: "Release", store: ArtifactStore) -> str:
 
 
 def grading_html(job: PackagingJob) -> str:
-    """Return what a report says of the grading, for a package: without plots, packages and times."""
-    return _rendered(job, release=None, figures=None)
+    """Return what a report says of the grading, for a package: without plots, and of ranked candidates only.
+
+    In which order candidates and accelerators were configured does not show.
+    """
+    return _rendered(_of_ranked(job), release=None, figures=None)
+
+
+def _of_ranked(job: PackagingJob) -> PackagingJob:
+    ranked = {item.candidate for item in job.overall.ranked}
+    rankings = {
+        spec: ranking.model_copy(update={"unranked": ()})
+        for spec, ranking in sorted(job.by_accelerator.items())
+        if ranking.ranked
+    }
+    evaluations = [item for item in job.evaluations if item.candidate in ranked and item.accelerator in rankings]
+    return job.model_copy(
+        update={
+            "candidates": tuple(sorted((item for item in job.candidates if item.digest in ranked), key=lambda item: item.name)),
+            "accelerators": tuple(
+                sorted((item for item in job.accelerators if item.spec in rankings), key=lambda item: item.spec)
+            ),
+            "evaluations": tuple(sorted(evaluations, key=lambda item: (item.accelerator, item.candidate))),
+            "tournaments": {spec: timing for spec, timing in sorted(job.tournaments.items()) if spec in rankings},
+            "overall": job.overall.model_copy(update={"unranked": ()}),
+            "by_accelerator": rankings,
+            "baseline": job.baseline if job.baseline in ranked else None,
+        }
+    )
 
 
 def _rendered(job: PackagingJob, release: "Release | None", figures: list[Figure] | None) -> str:

@@ -86,7 +86,7 @@ class TestEvaluation:
         assert evaluation.duration_s > 0
 
         np.testing.assert_allclose(arrays_of(store, evaluation.predictions)["y"], scores, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(arrays_of(store, evaluation.sample_outputs)["y"], scores[:1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(arrays_of(store, evaluation.sample_outputs)["y"], scores[:4], rtol=1e-4, atol=1e-5)
         assert evaluation.values["accuracy-accuracy_score"] == np.mean(scores.argmax(axis=1) == labels)
         assert 0.5 < evaluation.values["accuracy-accuracy_score"] < 1
 
@@ -135,7 +135,7 @@ class TestEvaluation:
         evaluation = evaluate(request, store)
 
         assert (evaluation.metrics, evaluation.predictions) == ({}, None)
-        assert arrays_of(store, evaluation.sample_outputs)["y"].shape == (1, 3)
+        assert arrays_of(store, evaluation.sample_outputs)["y"].shape == (4, 3)
 
     @pytest.mark.parametrize("batch", [1, 7, 64])
     def test_of_a_fixed_batch_size_predicts_every_sample_once(self, tmp_path: Path, store: ArtifactStore, batch: int) -> None:

@@ -36,7 +36,7 @@ from tests.packaging_jobs import (
     predict,
 )
 
-JSON_FILES = {"configurations.json", "inference_config.json", "metrics.json", "model_info.json"}
+BESIDE = {"configurations.json", "inference_config.json", "metrics.json", "model_info.json", "golden_samples.npz"}
 FIRST = "CandidateModels/cpu-cpu/BestCandidateModel_1"
 ANY_NAME = {CPU: {"model": (0.9, 1.0)}}
 
@@ -105,9 +105,9 @@ def create_session(root: Path, config: dict[str, Any]) -> onnxruntime.InferenceS
 def test_layout_is_olives_with_a_folder_per_accelerator_and_rank(package: Path) -> None:
     folders = [f"CandidateModels/{CPU}/BestCandidateModel_{rank}" for rank in (1, 2, 3)]
     folders += [f"CandidateModels/{GPU}/BestCandidateModel_{rank}" for rank in (1, 2)]
-    models = {f"{folder}/{name}" for folder in folders for name in {"model.onnx", *JSON_FILES}}
+    models = {f"{folder}/{name}" for folder in folders for name in {"model.onnx", *BESIDE}}
     others = {name for name in names_in(package) if not name.startswith("SampleCode/")} - models
-    assert others == {"models_rank.json", "manifest.json"}
+    assert others == {"models_rank.json", "manifest.json", "verify.py", "grading.html"}
     assert models <= set(names_in(package))
     assert {"SampleCode/README.md", "SampleCode/sample_input.json", "SampleCode/python/sample.py"} <= set(names_in(package))
 
@@ -336,11 +336,11 @@ def test_further_files_of_a_candidates_folder_are_packed_at_their_places(tmp_pat
         assert verify_archive(package).models[0].outcome == "loads on CPUExecutionProvider"
 
 
-def test_mlflow_format_puts_the_model_below_mlflow_model_and_the_json_files_beside_it(packing: Packing) -> None:
+def test_mlflow_format_puts_the_model_below_mlflow_model_and_its_other_files_beside_it(packing: Packing) -> None:
     package = packing.zip(export_in_mlflow_format=True, top_k=1)
     below = {name.removeprefix(f"{FIRST}/") for name in names_in(package) if name.startswith(f"{FIRST}/")}
     mlflow = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "model.onnx"}
-    assert below == JSON_FILES | {f"mlflow_model/{name}" for name in mlflow}
+    assert below == BESIDE | {f"mlflow_model/{name}" for name in mlflow}
     paths = [entry["model_config"]["config"]["model_path"] for entry in read(package, "models_rank.json")]
     assert paths == [f"CandidateModels/{spec}/BestCandidateModel_1/mlflow_model/model.onnx" for spec in (CPU, GPU)]
     assert read(package, f"{FIRST}/model_info.json") == read(package, "models_rank.json")[0]
@@ -504,7 +504,7 @@ def test_manifest_describes_every_file_and_every_candidate(packing: Packing, pac
     manifest = read(package, "manifest.json")
     with zipfile.ZipFile(package) as archive:
         contents = {name: archive.read(name) for name in archive.namelist() if name != "manifest.json"}
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert manifest["files"] == {
         name: {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)} for name, content in contents.items()
     }
@@ -518,8 +518,33 @@ def test_manifest_describes_every_file_and_every_candidate(packing: Packing, pac
         "overall_rank": 1,
         "decided_by": packing.job.by_accelerator[CPU].ranked[0].decided_by,
         "model_path": f"{FIRST}/model.onnx",
+        "settings_path": f"{FIRST}/inference_config.json",
         "runtime": "onnxruntime",
         "runtime_version": "1.24.0",
+        "provider_libraries": {},
+        "opset": 17,
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["n", 2]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["n", 3]}],
+        "dimensions": {},
+        "metrics": {
+            "accuracy-accuracy_score": {
+                "value": 0.97,
+                "unit": "",
+                "n": 90,
+                "interval": None,
+                "priority": 1,
+                "higher_is_better": True,
+            },
+            "latency-p50": {"value": 3.0, "unit": "ms", "n": 90, "interval": None, "priority": 2, "higher_is_better": False},
+            "latency-max": {"value": 30.0, "unit": "ms", "n": 90, "interval": None, "priority": -1, "higher_is_better": False},
+        },
+        "golden_samples": {
+            "path": f"{FIRST}/golden_samples.npz",
+            "samples": 1,
+            "batch_size": 1,
+            "atol": 1e-3,
+            "rtol": 1e-3,
+        },
     }
 
 

@@ -24,6 +24,7 @@ from packhouse.ranking import rank
 from packhouse.release import Package, Release
 from packhouse.report.page import goal_text, report_html
 from packhouse.report.tables import shown, shown_bytes
+from tests.packaging_jobs import delivered, undelivered
 from tests.timings import stored, timings_of
 
 CPU = Accelerator()
@@ -120,7 +121,12 @@ class Workshop:
             ),
         )
         package = Package(type="Zipfile", name="best.zip", files={"best.zip": measure_bytes(b"zip" * 1000)})
-        made = {"packages": (package,), "created_at": "2025-01-31T02:00:00+00:00", "flow_run": "run-1234", **changes}
+        made = {
+            "deliveries": (delivered(package),),
+            "created_at": "2025-01-31T02:00:00+00:00",
+            "flow_run": "run-1234",
+            **changes,
+        }
         return Release(job=job, **made)
 
     def usual(self, **changes: Any) -> Release:
@@ -213,7 +219,7 @@ def test_names_are_text_wherever_they_stand(workshop: Workshop, name: str) -> No
     release = workshop.release(
         [one, other],
         [workshop.evaluation(one, 0.97, 1), workshop.evaluation(other, 0.95, 2)],
-        failures=(f"{name} was not made",),
+        deliveries=(undelivered(name, "the disk is full"),),
     )
     text = report_html(release, workshop.store)
     page = Page(text)
@@ -358,15 +364,19 @@ def test_one_accelerator_is_not_ranked_twice(workshop: Workshop) -> None:
 def test_packages_show_type_size_and_the_full_digest_of_every_file(workshop: Workshop) -> None:
     model, card = measure_bytes(b"m" * 1_234_567), measure_bytes(b"c")
     folder = Package(type="MLflowModel", name="best", files={"best/model.onnx": model, "best/MLmodel": card})
-    page = Page(report_html(workshop.usual(packages=(folder,)), workshop.store))
+    page = Page(report_html(workshop.usual(deliveries=(delivered(folder),)), workshop.store))
     assert "best MLflowModel 1.23 MB 2 files" in page.text
     assert {model.sha256, card.sha256} <= set(page.attributes("title"))
     assert model.sha256 in page.text
 
 
 def test_failures_are_in_the_verdict_and_in_the_packages(workshop: Workshop) -> None:
-    failures = ("registered was not made: the server answered 503", "other.zip was not made: the disk is full")
-    page = Page(report_html(workshop.usual(packages=(), failures=failures), workshop.store))
+    deliveries = (undelivered("best", "the server answered 503", "register"), undelivered("other.zip", "the disk is full"))
+    page = Page(report_html(workshop.usual(deliveries=deliveries), workshop.store))
+    failures = (
+        "best was made and validated, and could not be registered: the server answered 503",
+        "other.zip was not made: the disk is full",
+    )
     assert "Incomplete" in page.text
     assert all(page.text.count(failure) >= 2 for failure in failures)
     assert "No package was made." in page.text
@@ -375,7 +385,7 @@ def test_failures_are_in_the_verdict_and_in_the_packages(workshop: Workshop) -> 
 def test_release_without_any_ranked_candidate_says_why(workshop: Workshop) -> None:
     broken = candidate("broken")
     failed = Evaluation(candidate=broken.digest, accelerator=CPU.spec, failure="the session could not be created")
-    text = Page(report_html(workshop.release([broken], [failed], packages=()), workshop.store)).text
+    text = Page(report_html(workshop.release([broken], [failed], deliveries=()), workshop.store)).text
     assert "no candidate could be ranked on cpu-cpu: the session could not be created" in text
     assert "First on cpu-cpu none" in text
     assert "Nothing to plot" in text

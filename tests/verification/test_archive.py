@@ -152,7 +152,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a manifest that is deep": (lambda files: files.update({MANIFEST_NAME: b"[" * 100_000}), "manifest.json cannot be read"),
     "a manifest of other shape": (lambda files: files.update({MANIFEST_NAME: b"[]"}), "manifest.json cannot be read"),
     "a manifest of a later version": (
-        lambda files: change_json(files, MANIFEST_NAME, lambda manifest: manifest.update(schema_version=2)),
+        lambda files: change_json(files, MANIFEST_NAME, lambda manifest: manifest.update(schema_version=3)),
         r"manifest.json cannot be read.*schema_version",
     ),
     "a manifest with unknown keys": (
