@@ -57,7 +57,7 @@ class OutputFolder:
         """
         place, beside = self.path / package.name, self._beside(package.name)
         try:
-            if list(package.files) == [package.name]:
+            if package.is_file:
                 store.place(package.files[package.name], beside)
             else:
                 for name, artifact in package.files.items():

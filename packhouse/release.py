@@ -54,9 +54,14 @@ class Package(Record):
         return sum(file.size_bytes for file in self.files.values())
 
     @property
+    def is_file(self) -> bool:
+        """Whether it is one file, and no folder."""
+        return list(self.files) == [self.name]
+
+    @property
     def digest(self) -> str:
         """SHA-256 (hex) of the file, or of the names and digests of all files where it is a folder."""
-        if list(self.files) == [self.name]:
+        if self.is_file:
             return self.files[self.name].sha256
         return digest_of({name: file.sha256 for name, file in self.files.items()})
 

@@ -1,6 +1,7 @@
 """Package: one task per configured type, and below it four steps, each cached by everything that it depends on."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +15,7 @@ from prefect.context import TaskRunContext
 from prefect.states import Completed, Failed
 
 import packhouse
-from packhouse.artifacts import ArtifactStore
+from packhouse.artifacts import ArtifactStore, measure
 from packhouse.errors import PackagingFailed, PackhouseError, RegistrationFailed, VerificationFailed
 from packhouse.output import OutputFolder
 from packhouse.packaging import Packaging, PackagingJob, Workplace
@@ -79,9 +80,10 @@ def create_package(job: PackagingJob, packaging: Packaging) -> Package:
 def validate_package(job: PackagingJob, packaging: Packaging, package: Package) -> Validation:
     """Open a copy of the package and run its models on the golden samples. Raises VerificationFailed."""
     with _workplace() as workplace, _failing_as(VerificationFailed):
-        with packaging.open(_laid_out(package, workplace), job, workplace) as opened:
+        made = _laid_out(package, workplace)
+        with packaging.open(made, job, workplace) as opened:
             validation = validate(opened, job, workplace.store)
-        _require_unchanged(package, workplace.store)
+        _require_unchanged(package, made)
     _log(packaging, f"validated: {len(validation.models)} models of {validation.files} files")
     return validation
 
@@ -95,9 +97,10 @@ def validate_package(job: PackagingJob, packaging: Packaging, package: Package) 
 def score_package(job: PackagingJob, packaging: Packaging, package: Package) -> Score:
     """Compute the quality metrics from the package's own predictions, and compare. Raises VerificationFailed."""
     with _workplace() as workplace, _failing_as(VerificationFailed):
-        with packaging.open(_laid_out(package, workplace), job, workplace) as opened:
+        made = _laid_out(package, workplace)
+        with packaging.open(made, job, workplace) as opened:
             scored = score(opened, job, workplace.store)
-        _require_unchanged(package, workplace.store)
+        _require_unchanged(package, made)
     _log(packaging, f"scored: {len(scored.metrics)} metrics on {scored.samples} samples are what they were")
     return scored
 
@@ -203,16 +206,21 @@ def _adopt(packaging: Packaging, made: Path, store: ArtifactStore) -> Package:
 
 def _laid_out(package: Package, workplace: Workplace) -> Path:
     """Put the package, under its own names, into the scratch folder; it is not to be changed there."""
+    folder = workplace.scratch / "made"
     for name, artifact in package.files.items():
-        target = workplace.scratch / "made" / name
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        workplace.store.place(artifact, target)
-    return workplace.scratch / "made" / package.name
+        if package.is_file:
+            workplace.store.place(artifact, target)
+        else:  # files of a folder are not read through a second name of theirs
+            shutil.copyfile(workplace.store.path(artifact.sha256), target)
+    return folder / package.name
 
 
-def _require_unchanged(package: Package, store: ArtifactStore) -> None:
-    if not has_its_files(package, store):
-        raise VerificationFailed("the package was changed while it was looked at; run again")
+def _require_unchanged(package: Package, laid_out: Path) -> None:
+    for name, artifact in package.files.items():
+        if measure(laid_out.parent / name).sha256 != artifact.sha256:
+            raise VerificationFailed(f"{name} was changed while the package was looked at; run again")
 
 
 def _log(packaging: Packaging, step: str) -> None:
