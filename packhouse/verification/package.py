@@ -161,5 +161,6 @@ def _load(candidate: PackagedCandidate, root: Path) -> VerifiedModel:
                 session_options=settings.session_options.model_dump(exclude_none=True),
             )
     except EvaluationFailed as error:
-        raise VerificationFailed(f"{model_path} does not load on {provider}: {error}") from error
+        reason = str(error).replace(f"{root}/", "")
+        raise VerificationFailed(f"{model_path} does not load on {provider}: {reason}") from error
     return VerifiedModel(model_path=model_path, outcome=f"loads on {provider}")
