@@ -130,12 +130,15 @@ def schema(
 
 
 @app.command()
-def verify(package: Annotated[Path, typer.Argument(help="A Zipfile package.")], as_json: JsonOption = False) -> None:
+def verify(
+    package: Annotated[Path, typer.Argument(help="A package: a ZIP archive, or a folder with a manifest.")],
+    as_json: JsonOption = False,
+) -> None:
     """Check every digest in a package and load every model in it."""
     with _explained(as_json):
-        from packhouse.verification import verify_archive
+        from packhouse.verification import verify_package
 
-        verified = verify_archive(package)
+        verified = verify_package(package)
         if as_json:
             _print_json(verified.model_dump(mode="json"))
             return

@@ -22,6 +22,7 @@ from packhouse.records import Record
 DEFAULT_DOMAIN = ("", "ai.onnx")
 EXTERNAL_DATA_KEYS = {"location", "offset", "length", "checksum"}
 RE_EXPORT = "export the model again"
+MAX_PROTOBUF_BYTES = (2 << 30) - 1  # what a protobuf can hold; larger models keep their weights in external data
 SUB_BYTE_BITS = {"FLOAT4E2M1": 4, "INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}
 
 
@@ -49,7 +50,10 @@ def inspect(path: Path) -> OnnxFacts:
     Raises:
         InputError: the file is no ONNX model, is truncated, or refers to data that it must not refer to.
     """
-    require_regular_file(path)
+    if (size_bytes := require_regular_file(path).st_size) > MAX_PROTOBUF_BYTES:
+        raise InputError.at(
+            str(path), f"is no ONNX model: it has {size_bytes} bytes, and a protobuf has 2 GB at most", RE_EXPORT
+        )
     model = _parse(path)
     for node in _nodes(model):
         if node.op_type == "EPContext" and not _attribute(node, "embed_mode", 1):
@@ -59,6 +63,9 @@ def inspect(path: Path) -> OnnxFacts:
                 "export it with the context embedded (ep.context_embed_mode = 1)",
             )
     external = {_check_external(path, tensor) for tensor in _tensors(model) if tensor.data_location == tensor.EXTERNAL}
+    for tensor in _tensors(model):
+        if tensor.HasField("raw_data") and tensor.data_location != tensor.EXTERNAL:
+            _check_raw(path, tensor)
     weights = {initializer.name for initializer in model.graph.initializer}
     return OnnxFacts(
         inputs=tuple(_tensor_info(path, value) for value in model.graph.input if value.name not in weights),
@@ -189,6 +196,14 @@ def _check_external(path: Path, tensor: onnx.TensorProto) -> str:
             "copy the data file again, it may be truncated",
         )
     return str(location)
+
+
+def _check_raw(path: Path, tensor: onnx.TensorProto) -> None:
+    """Refuse a tensor whose dimensions would have a loader reserve more memory than there are values for."""
+    where = f"{path}, tensor {tensor.name!r}"
+    needed, available = _size_bytes(where, tensor), len(tensor.raw_data)
+    if available < needed:
+        raise InputError.at(where, f"has dimensions for {needed} bytes of values, and holds {available}", RE_EXPORT)
 
 
 def _size_bytes(where: str, tensor: onnx.TensorProto) -> int:

@@ -12,6 +12,9 @@ from packhouse.candidates import MODEL_NAME, Candidate
 from packhouse.errors import PackagingFailed
 
 MAX_NAME_BYTES, MAX_PART_BYTES = 1024, 255
+UNFIT_CHARACTERS = frozenset('\\:*?"<>|') | {chr(code) for code in range(32)}
+# What Windows opens a device for, whatever the suffix.
+DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))})
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def unfit_name(names: Iterable[str]) -> str | None:
     for name in names:
         path = PurePosixPath(name)
         plain = path.parts and not path.is_absolute() and ".." not in path.parts and str(path) == name
-        if not plain or set(name) & set("\\:\0") or _is_too_long(path):
+        if not plain or not all(map(_is_plain, path.parts)) or len(name.encode()) > MAX_NAME_BYTES:
             return f"{name!r} is no plain path inside the package"
         key, *parents = (_folded(str(part)) for part in (path, *path.parents[:-1]))
         if key in files:
@@ -79,8 +82,11 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _is_too_long(path: PurePosixPath) -> bool:
-    return len(str(path).encode()) > MAX_NAME_BYTES or any(len(part.encode()) > MAX_PART_BYTES for part in path.parts)
+def _is_plain(part: str) -> bool:
+    """Whether every system can have a file or folder of this name, and does not take it for another."""
+    is_taken = part.partition(".")[0].casefold() in DEVICES or part.endswith((".", " "))
+    is_text = not any("\ud800" <= character <= "\udfff" for character in part)
+    return is_text and not is_taken and not UNFIT_CHARACTERS & set(part) and len(part.encode()) <= MAX_PART_BYTES
 
 
 def below(folder: str, contents: Contents) -> dict[str, Content]:

@@ -1,5 +1,6 @@
 """Verification: open what was packaged, and see whether it is what it says it is."""
 
-from packhouse.verification.archive import VerifiedArchive, VerifiedModel, verify_archive
+from packhouse.verification.package import VerifiedModel, VerifiedPackage, verify_package
+from packhouse.verification.reader import Limits, unpack
 
-__all__ = ["VerifiedArchive", "VerifiedModel", "verify_archive"]
+__all__ = ["Limits", "VerifiedModel", "VerifiedPackage", "unpack", "verify_package"]

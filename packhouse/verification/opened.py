@@ -10,8 +10,6 @@ from typing import Protocol
 import numpy as np
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from packhouse.candidates.model_file import inspect
-from packhouse.errors import InputError, VerificationFailed
 from packhouse.evaluation.data import Array
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.runtimes import RuntimeEnvironments
@@ -22,7 +20,7 @@ from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.runtime_packages import RUNTIME_FOLDER
 from packhouse.verification.payload import Payload
 from packhouse.verification.reader import unpack
-from packhouse.verification.unpacked import read_manifest, settings_of
+from packhouse.verification.unpacked import read_manifest, require_safe_model, settings_of
 
 
 @dataclass(frozen=True)
@@ -99,10 +97,7 @@ class _Model:
 
     def check(self) -> None:
         """Refuse a model file that must not reach a loader."""
-        try:
-            inspect(self._folder / self.packaged.model_path)
-        except InputError as error:
-            raise VerificationFailed(str(error).replace(f"{self._folder}/", "")) from error
+        require_safe_model(self._folder, self.packaged)
 
     def predict(self, payload: Payload, batch_size: int, samples: int | None = None) -> Predictions:
         """Run the samples in a worker of its own, on the device."""

@@ -1,17 +1,26 @@
-"""What an unpacked package says of itself: its manifest, checked against its files, and the settings of its models."""
+"""What an unpacked package says of itself: its manifest, checked against its files, and its models with their settings.
 
-from collections.abc import Mapping
+It is not trusted: JSON has to mean the same to every program, and a model is inspected before a runtime sees it.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from packhouse.accelerators import SessionOptions
-from packhouse.errors import VerificationFailed
+from packhouse.accelerators import PLUGIN_FOLDER, SessionOptions
+from packhouse.candidates.model_file import inspect
+from packhouse.errors import InputError, VerificationFailed
 from packhouse.packaging.manifest import MANIFEST_NAME, Manifest, ManifestFile, PackagedCandidate
 from packhouse.records import Record
 
 MAX_TEXT_BYTES = 64 << 20
+# Session configuration entries that make onnxruntime read or write files which they name, or libraries.
+NAMES_A_FILE = re.compile(r"file|path|folder|dir|librar|ep\.context", re.IGNORECASE)
+OF_PLUGIN = re.compile(re.escape(PLUGIN_FOLDER) + r"/[^/\\]+")
 
 R = TypeVar("R", bound=Record)
 
@@ -23,7 +32,7 @@ class InferenceConfig(Record):
     session_options: SessionOptions
 
 
-def read_manifest(folder: Path, files: Mapping[str, ManifestFile]) -> Manifest:
+def read_manifest(root: Path, files: Mapping[str, ManifestFile]) -> Manifest:
     """Return the manifest of an unpacked package, of whose `files` size and digest are known.
 
     Raises:
@@ -31,14 +40,14 @@ def read_manifest(folder: Path, files: Mapping[str, ManifestFile]) -> Manifest:
     """
     if MANIFEST_NAME not in files:
         raise VerificationFailed(f"{MANIFEST_NAME} is missing")
-    manifest = _parsed(Manifest, folder, MANIFEST_NAME)
+    manifest = _parsed(Manifest, root, MANIFEST_NAME)
     if differing := sorted((files.keys() - {MANIFEST_NAME}) ^ manifest.files.keys()):
         state = "is not in the manifest" if differing[0] in files else "is missing"
         raise VerificationFailed(f"{differing[0]} {state}")
-    for name, expected in manifest.files.items():
-        if files[name].size_bytes != expected.size_bytes:
-            raise VerificationFailed(f"{name} has {files[name].size_bytes} bytes and should have {expected.size_bytes}")
-        if files[name].sha256 != expected.sha256:
+    for name, wanted in manifest.files.items():
+        if files[name].size_bytes != wanted.size_bytes:
+            raise VerificationFailed(f"{name} has {files[name].size_bytes} bytes and should have {wanted.size_bytes}")
+        if files[name].sha256 != wanted.sha256:
             raise VerificationFailed(f"{name} is not what it was when it was packaged: its SHA-256 differs")
     for candidate in manifest.candidates:
         if candidate.model_path not in manifest.files:
@@ -48,19 +57,55 @@ def read_manifest(folder: Path, files: Mapping[str, ManifestFile]) -> Manifest:
     return manifest
 
 
-def settings_of(folder: Path, packaged: PackagedCandidate) -> InferenceConfig:
+def require_safe_model(root: Path, packaged: PackagedCandidate) -> None:
+    """Refuse a model that no runtime should see. Raises VerificationFailed."""
+    try:
+        inspect(root / packaged.model_path)
+    except InputError as error:
+        found = "; ".join(f"{problem.where}: {problem.what}" for problem in error.problems).replace(f"{root}/", "")
+        raise VerificationFailed(f"{packaged.model_path} is not safe to load, or broken: {found}") from error
+
+
+def settings_of(root: Path, packaged: PackagedCandidate) -> InferenceConfig:
     """Return the settings of a packaged model. Raises VerificationFailed."""
-    return _parsed(InferenceConfig, folder, packaged.settings_path)
+    return _parsed(InferenceConfig, root, packaged.settings_path)
 
 
-def _parsed(kind: type[R], folder: Path, name: str) -> R:
-    """Return the record in a JSON file."""
-    path = folder / name
+def require_harmless(settings: InferenceConfig, name: str) -> None:
+    """Refuse settings, read from the file `name`, that name files; nobody vouches for them. Raises VerificationFailed."""
+    entries = settings.session_options.extra_session_config or {}
+    options = {key: value for _, options in settings.execution_provider for key, value in options.items()}
+    if bad := next((key for key, value in entries.items() if NAMES_A_FILE.search(key) or set(value) & set("/\\")), None):
+        raise VerificationFailed(f"{name} has the session configuration entry {bad!r}, which can name a file to read or write")
+    if bad := next((key for key, value in options.items() if set(value) & set("/\\") and not OF_PLUGIN.fullmatch(value)), None):
+        raise VerificationFailed(f"{name} has the provider option {bad!r}, which names a file: {options[bad]!r}")
+
+
+def _parsed(kind: type[R], root: Path, name: str) -> R:
+    """Return the record in a JSON file that can be read in one way only."""
+    path = root / name
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise VerificationFailed(f"{name} is larger than {MAX_TEXT_BYTES} bytes")
+    content = path.read_bytes()
     try:
-        return kind.model_validate_json(path.read_bytes())
+        record = kind.model_validate_json(content)
+        json.loads(content, object_pairs_hook=_without_duplicates, parse_constant=_no_number)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         what = ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"]])
         raise VerificationFailed(f"{name} cannot be read: {what}") from error
+    except ValueError as error:
+        raise VerificationFailed(f"{name} cannot be read: {error}") from error
+    return record
+
+
+def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    if len(known := dict(pairs)) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in known if names.count(name) > 1)
+        raise ValueError(f"it has the key {twice!r} twice, and programs differ in which they take")
+    return known
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")

@@ -54,7 +54,7 @@ def find_end(file: BinaryIO) -> End:
     if comment_bytes:
         raise VerificationFailed(f"the archive has a comment of {comment_bytes} bytes, in which another archive can hide")
     place = file.seek(0, 2) - END.size
-    if tail[max(0, at - END64_LOCATOR.size) : at].startswith(b"PK\6\7"):
+    if at >= END64_LOCATOR.size and tail.startswith(b"PK\6\7", at - END64_LOCATOR.size):
         return _end64(file, place - END64_LOCATOR.size, (disk, first_disk, here, files, directory_bytes, start))
     if disk or first_disk or here != files:
         raise VerificationFailed("the archive is one part of several")

@@ -45,6 +45,8 @@ def _data_starts(file: BinaryIO, entries: Sequence[Entry], directory_start: int)
     starts = [0] * len(entries)
     if (first := entries[ordered[0]].offset if ordered else directory_start) > 0:
         raise VerificationFailed(f"{first} bytes stand before the first file of the archive")
+    if ordered and (last := entries[ordered[-1]]).offset + LOCAL_HEADER.size > directory_start:
+        raise VerificationFailed(f"{last.name!r} is at byte {last.offset}, behind the start of the directory")
     for index, following in pairwise([*ordered, None]):
         assert index is not None
         entry = entries[index]

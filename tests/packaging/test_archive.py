@@ -97,7 +97,9 @@ def test_names_that_not_every_system_can_unpack_are_unfit(names: list[str], reas
     assert reason in str(unfit_name(names))
 
 
-@pytest.mark.parametrize("names", [[], ["a", "b/a", "b/c/a", "ab", "b/ab"], ["a b", "ä.txt", "..a", "a..b/c..", "~", "-rf"]])
+@pytest.mark.parametrize(
+    "names", [[], ["a", "b/a", "b/c/a", "ab", "b/ab"], ["a b", "ä.txt", "..a", "a..b/c..d", "console", "com10", "~", "-rf"]]
+)
 def test_ordinary_names_are_fit(names: list[str]) -> None:
     assert unfit_name(names) is None
 

@@ -83,9 +83,7 @@ def remove_manifest(folder: Path) -> None:
         (remove_manifest, "manifest.json"),
     ],
 )
-def test_whatever_was_done_to_it_is_found(
-    unpacked: Path, tmp_path: Path, change: Callable[[Path], None], reason: str
-) -> None:
+def test_whatever_was_done_to_it_is_found(unpacked: Path, tmp_path: Path, change: Callable[[Path], None], reason: str) -> None:
     folder = shutil.copytree(unpacked, tmp_path / "package")
     change(folder)
     code, said = verify(folder)

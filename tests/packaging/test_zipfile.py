@@ -19,7 +19,7 @@ import pytest
 from packhouse.errors import PackagingFailed
 from packhouse.evaluation.fingerprint import runtime_distribution
 from packhouse.packaging.zipfile import Zipfile
-from packhouse.verification import verify_archive
+from packhouse.verification import verify_package
 from tests.classifiers import points, write_classifier, write_points
 from tests.packaging.test_runtime_packages import make_index
 from tests.packaging_jobs import (
@@ -222,7 +222,7 @@ def test_a_candidates_own_session_options_are_what_the_package_records(tmp_path:
     assert config["inference_settings"]["session_options"] == recorded
     session = create_session(unpack(package, tmp_path / "unpacked"), config)
     assert session.get_session_options().execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL
-    assert verify_archive(package).models[0].outcome == "loads on CPUExecutionProvider"
+    assert verify_package(package).models[0].outcome == "loads on CPUExecutionProvider"
 
 
 def test_metrics_file_compares_with_the_baseline_on_the_same_accelerator(package: Path) -> None:
@@ -316,7 +316,7 @@ def test_external_data_keep_their_name_and_load_after_unpacking(tmp_path: Path) 
     (entry,) = read(package, "models_rank.json")
     session = create_session(unpack(package, tmp_path / "unpacked"), entry["model_config"]["config"])
     np.testing.assert_array_equal(session.run(None, {"x": samples})[0], predict(original, samples)["y"])
-    assert verify_archive(package).models[0].outcome == "loads on CPUExecutionProvider"
+    assert verify_package(package).models[0].outcome == "loads on CPUExecutionProvider"
 
 
 def test_further_files_of_a_candidates_folder_are_packed_at_their_places(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_further_files_of_a_candidates_folder_are_packed_at_their_places(tmp_pat
             assert archive.read(f"{prefix}/tokenizer/deep/vocab — größe.txt") == b"a b c"
             assert archive.read(f"{prefix}/labels.json") == b"{}"
         assert f"{prefix}/data/weights.bin" in names_in(package)
-        assert verify_archive(package).models[0].outcome == "loads on CPUExecutionProvider"
+        assert verify_package(package).models[0].outcome == "loads on CPUExecutionProvider"
 
 
 def test_mlflow_format_puts_the_model_below_mlflow_model_and_its_other_files_beside_it(packing: Packing) -> None:
@@ -361,7 +361,7 @@ def test_runtime_packages_are_what_pip_fetches_for_the_runtime_of_the_job(
     wheels = [name for name in names_in(package) if name.startswith("ONNXRuntimePackages/")]
     names = ["engine-1.0-py3-none-any.whl", "numbers_lib-2.0-py3-none-any.whl", "requirements.txt"]
     assert wheels == [f"ONNXRuntimePackages/python/{name}" for name in names]
-    assert verify_archive(package).files == len(names_in(package)) - 1
+    assert verify_package(package).files == len(names_in(package)) - 1
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -383,7 +383,7 @@ def test_runtime_packages_are_by_default_the_wheels_of_the_runtime_that_was_meas
     version = packing.job.fingerprint.runtime_version
     assert any(name.startswith(f"onnxruntime-{version}-") and name.endswith(".whl") for name in names)
     assert "requirements.txt" in names
-    assert verify_archive(package).files == len(names_in(package)) - 1
+    assert verify_package(package).files == len(names_in(package)) - 1
     assert packing.create(Zipfile()).read_bytes() == package.read_bytes()
 
 
@@ -398,7 +398,7 @@ def test_a_candidate_of_any_name_is_packed_under_its_rank_only(tmp_path: Path, n
         assert read(package, f"{FIRST}/configurations.json") == {name: None}
         assert all(re.fullmatch(r"[\w./ -]+", packed) for packed in names_in(package))
         unpack(package, tmp_path / "unpacked")
-        assert verify_archive(package).models[0].outcome == "loads on CPUExecutionProvider"
+        assert verify_package(package).models[0].outcome == "loads on CPUExecutionProvider"
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "inference_config.json", "configurations.json", "model_info.json"])

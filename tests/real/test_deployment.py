@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from packhouse.verification import verify_archive
+from packhouse.verification import verify_package
 from tests.jobs import job, write_job
 from tests.real.conftest import ROOT, Server
 from tests.real.test_runs import wait_until
@@ -72,7 +72,7 @@ def test_a_run_started_through_the_api_makes_two_types_of_package_and_shows_them
 
     wait_until(lambda: state()["type"] in TERMINAL)
     assert state()["type"] == "COMPLETED", state()["message"]
-    assert len(verify_archive(tmp_path / "packages" / "points.zip").models) == 2
+    assert len(verify_package(tmp_path / "packages" / "points.zip").models) == 2
     assert (tmp_path / "packages" / "points-mlflow" / "MLmodel").is_file()
     shown = server.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
     assert {"ranking", "ranking-cpu-cpu", "decisions", "package-points-zip", "package-points-mlflow", "report"} <= {

@@ -15,7 +15,7 @@ import pytest
 
 from packhouse.artifacts import measure
 from packhouse.evaluation.session_host import WORKER
-from packhouse.verification import verify_archive
+from packhouse.verification import verify_package
 from tests.classifiers import write_classifier
 from tests.jobs import write_job
 from tests.real.conftest import Packhouse, Server
@@ -28,7 +28,7 @@ def test_a_run_without_any_server_packs_verified_models_and_leaves_no_process_be
 ) -> None:
     output = packhouse_alone.run("run", write_job(tmp_path))
     assert "Ranking on cpu-cpu" in output
-    assert len(verify_archive(tmp_path / "packages" / "points.zip").models) == 2
+    assert len(verify_package(tmp_path / "packages" / "points.zip").models) == 2
     assert (tmp_path / "packages" / "report.html").stat().st_size > 10_000
     assert not processes("environ", str(packhouse_alone.results.parent))
 
@@ -98,7 +98,7 @@ def test_two_runs_at_once_in_one_folder_both_complete(packhouse: Packhouse, tmp_
     releases = [json.loads(run.communicate(timeout=300)[0]) for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert releases[0]["flow_run"] != releases[1]["flow_run"]
-    assert len(verify_archive(tmp_path / "packages" / "points.zip").models) == 2
+    assert len(verify_package(tmp_path / "packages" / "points.zip").models) == 2
     published = json.loads((tmp_path / "packages" / "release.json").read_text())["packages"][0]["files"]["points.zip"]
     assert measure(tmp_path / "packages" / "points.zip").sha256 == published["sha256"]
     left = sorted(path.name for path in (tmp_path / "packages").iterdir())
@@ -186,7 +186,7 @@ def test_a_disk_that_is_full_while_packing_leaves_the_earlier_package_intact(pac
     assert (tmp_path / "packages" / "points.zip").read_bytes() == earlier
     packhouse.prefix = ()
     assert packhouse.release(config)["failures"] == []
-    assert len(verify_archive(tmp_path / "packages" / "points.zip").models) == 5
+    assert len(verify_package(tmp_path / "packages" / "points.zip").models) == 5
 
 
 def test_a_disk_that_is_full_while_receiving_stops_the_run_with_what_to_do(packhouse: Packhouse, tmp_path: Path) -> None:
