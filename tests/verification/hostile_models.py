@@ -215,7 +215,10 @@ ENTRIES: dict[str, Hostile] = {
         r"inference_config\.json cannot be read: it has the key 'session_options' twice",
     ),
     "deep JSON": (text('{"execution_provider": ' + "[" * 100_000), "cannot be read: Invalid JSON: recursion limit exceeded"),
-    "no number": (text('{"execution_provider": NaN, "session_options": {}}'), "cannot be read: "),
+    "no number": (
+        text('{"execution_provider": NaN, "session_options": {}}'),
+        "execution_provider: Input should be a valid array",
+    ),
     "no settings": (
         lambda: {name: content for name, content in files(add(inline((2,)))).items() if name != "inference_config.json"},
         r"inference_config\.json is missing",

@@ -281,7 +281,7 @@ def test_a_manifest_with_a_key_twice_is_refused(surroundings: Path) -> None:
     text = b'{"schema_version": 2, "candidates": [], "files": {"evil": 1}, "files": {}}'
     package = surroundings / "package.zip"
     package.write_bytes(build([Part("manifest.json", text)]))
-    with pytest.raises(VerificationFailed, match=r"manifest\.json cannot be read"):
+    with pytest.raises(VerificationFailed, match=r"manifest\.json cannot be read: it has the key 'files' twice"):
         verify_package(package)
 
 

@@ -457,7 +457,7 @@ def test_damaged_bytes_anywhere_are_refused_or_matter_to_no_file(package: Path, 
     content = packed_without_models(package, tmp_path).read_bytes()
     chance = random.Random(0)
     refused = 0
-    for _ in range(1500):
+    for _ in range(300):
         damaged = bytearray(content)
         for _ in range(chance.randint(1, 3)):
             # Half of them in the directory at the end, where every byte has a meaning.
@@ -468,7 +468,7 @@ def test_damaged_bytes_anywhere_are_refused_or_matter_to_no_file(package: Path, 
             verify_package(tmp_path / "damaged.zip")
         except (InputError, VerificationFailed):
             refused += 1
-    assert refused > 750
+    assert refused > 150
 
 
 def packed_without_models(package: Path, folder: Path) -> Path:
