@@ -15,6 +15,7 @@ from packhouse.packaging.contents import Content, below, model_contents
 from packhouse.packaging.manifest import PackagedCandidate, with_manifest
 from packhouse.packaging.olive_files import configurations, inference_config, metrics_file, model_info
 from packhouse.packaging.sample_input import sample_input
+from packhouse.provenance.ml_bom import ML_BOM_NAME, ml_bom
 from packhouse.ranking import Ranked
 
 MODELS = "CandidateModels"
@@ -81,6 +82,7 @@ class Zipfile(Packaging):
         if self.include_runtime_packages:
             wheels = runtime_packages.fetch(*job.runtime_on(job.best.accelerator), workplace.cache)
             contents |= below(RUNTIME, {wheel.name: Content.of(wheel) for wheel in wheels})
+        contents[ML_BOM_NAME] = Content.of_json(ml_bom(self.output_name, job, packaged, contents))
         archive = workplace.scratch / self.output_name
         write_archive(archive, with_manifest(contents, tuple(packaged)))
         return archive

@@ -23,7 +23,7 @@ from tests.classifiers import points, write_classifier
 from tests.jobs import write_job
 from tests.packaging_jobs import CPU, EXACT, GPU, NEAR, ONE, Grades, Packing, make_packing, predict
 
-FILES = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "model.onnx"}
+FILES = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "model.onnx", "sbom.cdx.json"}
 ANY_NAME = {CPU: {"model": (0.9, 1.0)}}
 
 
