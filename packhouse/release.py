@@ -44,19 +44,22 @@ class Package(Record):
 class Release(Record):
     """What one run decided and made. It is the flow's result, and `release.json` in the output folder.
 
-    `failures` has one sentence for each package that could not be made.
+    `failures` has one sentence for each package that could not be made; `unsigned` says why those that were made are not
+    signed, where they should be.
     """
 
     job: PackagingJob
     packages: tuple[Package, ...] = ()
     failures: tuple[str, ...] = ()
+    unsigned: str | None = None
     created_at: str
     flow_run: str | None = None
 
     @property
     def is_complete(self) -> bool:
-        """Whether something was ranked on every accelerator and every package was made."""
-        return all(ranking.ranked for ranking in self.job.by_accelerator.values()) and not self.failures
+        """Whether something was ranked on every accelerator, and every package was made, and signed if it should be."""
+        is_ranked = all(ranking.ranked for ranking in self.job.by_accelerator.values())
+        return is_ranked and not self.failures and not self.unsigned
 
     @property
     def verdict(self) -> str:
@@ -66,8 +69,9 @@ class Release(Record):
             for spec, ranking in self.job.by_accelerator.items()
             if not ranking.ranked
         ]
-        if causes or self.failures:
-            return ". ".join([*causes, *self.failures])
+        causes += [*self.failures, *([self.unsigned] if self.unsigned else [])]
+        if causes:
+            return ". ".join(causes)
         best = self.job.best
         made = ", ".join(package.name for package in self.packages) or "no packages"
         return f"{self.job.candidate(best.candidate).name} ranks first ({best.accelerator}); made {made}"
