@@ -132,19 +132,61 @@ def schema(
 @app.command()
 def verify(
     package: Annotated[Path, typer.Argument(help="A package: a ZIP archive, or a folder with a manifest.")],
+    keys: Annotated[
+        list[Path] | None, typer.Option("--key", help="Trusted public key, PEM; one of those given must have signed.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every digest in a package and load every model in it."""
+    """Check every digest in a package and load every model in it; with --key, also who has signed it."""
     with _explained(as_json):
+        from packhouse.packaging.manifest import MANIFEST_NAME
+        from packhouse.provenance.keys import read_verifying_key
+        from packhouse.provenance.signing import verify_beside
         from packhouse.verification import verify_package
 
-        verified = verify_package(package)
+        trusted = [read_verifying_key(key, f"--key = {key}") for key in keys or ()]
+        proven = verify_beside(package.resolve(), trusted)
+        is_bare = package.is_dir() and not (package / MANIFEST_NAME).exists()
+        verified = None if proven and is_bare else verify_package(package)
         if as_json:
-            _print_json(verified.model_dump(mode="json"))
+            about = proven and {**proven.statement.model_dump(mode="json", by_alias=True), "signed_by": proven.signed_by}
+            _print_json({**(verified.model_dump(mode="json") if verified else {}), "provenance": about})
             return
-        for model in verified.models:
+        for model in verified.models if verified else ():
             out.print(f"{model.model_path}: {model.outcome}")
-        out.print(f"{package}: {verified.files} files are what the manifest says")
+        if verified:
+            out.print(f"{package}: {verified.files} files are what the manifest says")
+        if proven:
+            who = f"signed by the key {', '.join(proven.signed_by)}" if trusted else "not checked for a signature; give --key"
+            out.print(f"{package}: is what its provenance says, {who}")
+
+
+@app.command()
+def sign(
+    package: Annotated[Path, typer.Argument(help="A published package: a file or a folder.")],
+    key: Annotated[
+        Path,
+        typer.Option(
+            "--key", help="Private key, Ed25519 or ECDSA P-256, PEM; its password, if any, in PACKHOUSE_KEY_PASSWORD."
+        ),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Sign a package: its provenance if that lies beside it, else a statement of its files only."""
+    with _explained(as_json):
+        from packhouse.provenance.keys import read_signing_key
+        from packhouse.provenance.signing import sign_package
+        from packhouse.provenance.statement import FILES_ONLY
+
+        signing_key = read_signing_key(key, f"--key = {key}")
+        envelope, statement = sign_package(package.resolve(), signing_key)
+        keyid = signing_key.verifying_key.keyid
+        if as_json:
+            _print_json({"envelope": str(envelope), "keyid": keyid, "predicate_type": statement.predicate_type})
+            return
+        out.print(f"{envelope}: signed with the key {keyid}")
+        if statement.predicate_type == FILES_ONLY:
+            out.print(f"there is no provenance beside {package}, so the signature says only which files it has")
 
 
 @app.command()

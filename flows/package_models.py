@@ -26,6 +26,6 @@ async def package_models(config: PackhouseConfig) -> State[Any]:
     graded = await asyncio.gather(*(evaluate_accelerator(plan, accelerator.spec) for accelerator in config.accelerators))
     job = rank_candidates(plan, graded)
     packed = await package_all(job, config.packaging if job.overall.ranked else (), config.output_dir)
-    release = publish_release(job, packed, config.output_dir)
+    release = publish_release(job, packed, config)
     state = Completed if release.is_complete else Failed
     return state(message=release.verdict, data=release)

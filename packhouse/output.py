@@ -49,6 +49,10 @@ class OutputFolder:
             beside.unlink(missing_ok=True)
         return self.path / name
 
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        (self.path / name).unlink(missing_ok=True)
+
     def publish(self, package: Package, store: ArtifactStore) -> Path:
         """Put a package there and return its path.
 

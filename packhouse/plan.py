@@ -19,6 +19,7 @@ from packhouse.evaluation.latency import TimingPlan
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.evaluation.timing import TimingRequest, in_question
 from packhouse.metrics import QUALITY_TYPES, TIMED_TYPES
+from packhouse.provenance.keys import read_signing_key
 from packhouse.records import Record
 from packhouse.user_code import load_function
 
@@ -133,6 +134,11 @@ def _check_surroundings(config: PackhouseConfig) -> None:
         for index, packaging in enumerate(config.packaging)
         for problem in packaging.problems()
     ]
+    if config.signing and config.signing.key_file:
+        try:
+            read_signing_key(config.signing.key_file, f"signing.key_file = {config.signing.key_file}")
+        except InputError as error:
+            problems += error.problems
     if reason := _not_writable(config.output_dir.absolute()):
         where = f"output_dir = {config.output_dir}"
         problems.append(Problem(where, f"cannot be written to ({reason})", "choose a folder that you may write to"))

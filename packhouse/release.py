@@ -103,10 +103,14 @@ class Delivery(Record):
 
 
 class Release(Record):
-    """What one run decided and made. It is the flow's result, and `release.json` in the output folder."""
+    """What one run decided and made. It is the flow's result, and `release.json` in the output folder.
+
+    `unsigned` says why the packages are not signed, where they should be.
+    """
 
     job: PackagingJob
     deliveries: tuple[Delivery, ...] = ()
+    unsigned: str | None = None
     created_at: str
     flow_run: str | None = None
 
@@ -127,8 +131,9 @@ class Release(Record):
 
     @property
     def is_complete(self) -> bool:
-        """Whether something was ranked on every accelerator and every package was registered."""
-        return all(ranking.ranked for ranking in self.job.by_accelerator.values()) and not self.failures
+        """Whether something was ranked on every accelerator, and every package was registered, and signed if it should be."""
+        is_ranked = all(ranking.ranked for ranking in self.job.by_accelerator.values())
+        return is_ranked and not self.failures and not self.unsigned
 
     @property
     def verdict(self) -> str:
@@ -138,8 +143,9 @@ class Release(Record):
             for spec, ranking in self.job.by_accelerator.items()
             if not ranking.ranked
         ]
-        if causes or self.failures:
-            return ". ".join([*causes, *self.failures])
+        causes += [*self.failures, *([self.unsigned] if self.unsigned else [])]
+        if causes:
+            return ". ".join(causes)
         best = self.job.best
         made = ", ".join(package.name for package in self.packages) or "no packages"
         return f"{self.job.candidate(best.candidate).name} ranks first ({best.accelerator}); made {made}"

@@ -1,27 +1,33 @@
-"""Publish: put report and release record beside the packages in the output folder, each in one step."""
+"""Publish: put provenance, report and release record beside the packages in the output folder, each in one step."""
 
 import re
 from datetime import UTC, datetime
-from pathlib import Path
 
 from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.runtime import flow_run
 
+from packhouse.config import PackhouseConfig
 from packhouse.output import OutputFolder
 from packhouse.packaging.job import PackagingJob
 from packhouse.release import RELEASE_NAME, REPORT_NAME, RUN_SUFFIX, Delivery, Release, run_record
 from packhouse.report.page import report_html
+from tasks.provenance import signing_key, write_provenance
 from tasks.storage import artifact_store
 
 
 @task(task_run_name="publish", persist_result=True, result_serializer="json")
-def publish_release(job: PackagingJob, deliveries: list[Delivery], output_dir: Path) -> Release:
-    """Publish what was decided and made, and return the release record; what was published before stays whole until then."""
-    store, folder = artifact_store(), OutputFolder(output_dir)
+def publish_release(job: PackagingJob, deliveries: list[Delivery], config: PackhouseConfig) -> Release:
+    """Publish what was decided and made, and return the release record; what was published before stays whole until then.
+
+    Where packages cannot be signed, that is a failure of the release.
+    """
+    store, folder = artifact_store(), OutputFolder(config.output_dir)
+    key, unsigned = signing_key(config.signing)
     release = Release(
         job=job,
         deliveries=tuple(deliveries),
+        unsigned=unsigned,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         flow_run=flow_run.id,
     )
@@ -29,6 +35,7 @@ def publish_release(job: PackagingJob, deliveries: list[Delivery], output_dir: P
     with folder.exclusive():
         for delivery in release.delivered:
             folder.write(f"{delivery.name}{RUN_SUFFIX}", run_record(release, delivery).model_dump_json(indent=2).encode())
+        write_provenance(release, config, folder, key)
         places = [folder.path / package.name for package in release.packages]
         places.append(folder.write(REPORT_NAME, report))
         folder.write(RELEASE_NAME, release.model_dump_json(indent=2).encode())

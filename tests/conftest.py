@@ -6,7 +6,11 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# Time never decides a test.
+settings.register_profile("packhouse", deadline=None)
+settings.load_profile("packhouse")
 # Before anything imports Prefect: tests never touch the results, profiles and servers of the person who runs them.
 _HOME = tempfile.TemporaryDirectory(prefix="packhouse-tests-")
 os.environ.update(

@@ -17,6 +17,7 @@ from packhouse.statistics import runs_for
 from tests.candidates.test_model_file import as_nobody, tree
 from tests.classifiers import write_classifier, write_family, write_points
 from tests.evaluation.models import floats, write_constant, write_identity
+from tests.provenance.keys import write_keys
 
 ACCURACY = {"name": "accuracy", "type": "accuracy", "sub_types": [{"name": "accuracy_score", "priority": 1}]}
 LATENCY = {"name": "latency", "type": "latency", "sub_types": [{"name": "p99", "priority": 2}]}
@@ -281,6 +282,20 @@ class TestProblems:
             (problem,) = problems_of(document, output_dir=str(place), **changes)
 
         assert problem.what == "cannot be written to (Permission denied)"
+
+    @pytest.mark.parametrize("content", [None, "no key"])
+    def test_a_key_file_that_holds_no_key(self, document: Document, tmp_path: Path, content: str | None) -> None:
+        key = tmp_path / "key.pem"
+        if content:
+            key.write_text(content)
+        (problem,) = problems_of(document, signing={"key_file": str(key)})
+        assert problem.where == f"signing.key_file = {key}"
+        assert ("is no private key" if content else "No such file") in problem.what
+        assert problem.remedy
+
+    def test_nothing_about_a_key_that_can_be_read(self, document: Document, tmp_path: Path) -> None:
+        private, _ = write_keys(tmp_path)
+        assert prepared(document, signing={"key_file": str(private)}).plan.config.signing
 
     def test_an_output_folder_whose_name_is_too_long(self, document: Document, tmp_path: Path) -> None:
         (problem,) = problems_of(document, output_dir=str(tmp_path / ("x" * 300)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -77,7 +77,6 @@ class TestPercentileInterval:
 
         assert 0.78 <= covered <= 0.9
 
-    @settings(deadline=None)
     @given(n=st.integers(1, 600), percentile=percentiles, confidence=confidences)
     def test_has_the_narrowest_ranks_that_leave_out_no_more_than_a_tail_on_each_side(
         self, n: int, percentile: float, confidence: float
@@ -145,7 +144,6 @@ class TestPercentileInterval:
 
 
 class TestRunsFor:
-    @settings(deadline=None)
     @given(percentile=percentiles, confidence=confidences)
     def test_are_the_least_of_which_there_is_an_interval(self, percentile: float, confidence: float) -> None:
         runs = runs_for(percentile, confidence)
@@ -153,7 +151,6 @@ class TestRunsFor:
         assert percentile_interval(range(runs), percentile, confidence) is not None
         assert percentile_interval(range(runs - 1), percentile, confidence) is None
 
-    @settings(deadline=None)
     @given(percentile=percentiles, confidence=confidences)
     def test_leave_the_percentile_beyond_all_samples_no_more_often_than_a_tail(
         self, percentile: float, confidence: float
@@ -179,7 +176,6 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 class TestShareInterval:
-    @settings(deadline=None)
     @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
     def test_is_wilsons(self, counts: tuple[int, int]) -> None:
         assert share_interval(*counts) == pytest.approx(wilson(*counts), abs=1e-12)
@@ -231,7 +227,6 @@ class TestPairedShareInterval:
         assert not (found.low <= 0 <= found.high) or pvalue > 0.002
         assert found.low <= 0 <= found.high or pvalue < 0.02
 
-    @settings(deadline=None)
     @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 100), confidences)
     def test_is_mirrored_where_the_two_change_places(self, ours: int, theirs: int, both: int, confidence: float) -> None:
         n = max(1, ours + theirs + both)

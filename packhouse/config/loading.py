@@ -21,6 +21,7 @@ PATHS = {
     ("candidates", "input_model"),
     ("data", "path"),
     ("output_dir",),
+    ("signing", "key_file"),
 }
 FUNCTIONS = {("data", "function"), ("metrics", "*", "user_config", "function")}
 

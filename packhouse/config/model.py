@@ -13,6 +13,7 @@ from packhouse.evaluation.data import DataConfig
 from packhouse.evaluation.latency import TimingConfig
 from packhouse.metrics import QUALITY_TYPES, Metric, MetricConfig, flatten
 from packhouse.packaging import Packaging, any_packaging, with_type_as_registered
+from packhouse.provenance.config import SigningConfig
 from packhouse.records import Record
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class PackhouseConfig(Record):
         default=None, description="Name of the candidate that relative goals compare with; often the unoptimised model."
     )
     packaging: tuple[AnyPackaging, ...] = Field(default=(), description="What is made of the winners: one package each.")
+    signing: SigningConfig | None = Field(
+        default=None, title="Signing", description="Sign every package; without it, packages are published unsigned."
+    )
     output_dir: Path = Field(default=Path("packages"), description="Folder for packages, the report and the release record.")
 
     @field_validator("packaging", mode="before")

@@ -41,5 +41,5 @@ class MLflowModel(Packaging):
             job, best, job.best, model_path=MODEL_NAME, settings_path=SETTINGS_NAME, golden_path=GOLDEN_NAME
         )
         folder = workplace.scratch / self.output_name
-        write_folder(folder, sealed(contents, (packaged,), job))
+        write_folder(folder, sealed(self.output_name, contents, (packaged,), job))
         return folder

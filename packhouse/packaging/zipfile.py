@@ -94,7 +94,7 @@ class Zipfile(Packaging):
             wheels = runtime_packages.fetch(*job.runtime_on(job.best.accelerator), workplace.cache)
             contents |= below(RUNTIME_FOLDER, {wheel.name: Content.of(wheel) for wheel in wheels})
         archive = workplace.scratch / self.output_name
-        write_archive(archive, sealed(contents, tuple(packaged), job))
+        write_archive(archive, sealed(self.output_name, contents, tuple(packaged), job))
         return archive
 
     def _candidate(self, job: PackagingJob, ranked: Ranked, info: dict[str, Any], store: ArtifactStore) -> dict[str, Content]:

@@ -154,7 +154,7 @@ def test_relative_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, mo
         kind="custom",
         user_config={"function": "code/own.py:own"},
     )
-    written = document(data={"path": "../data.npz"}, metrics=[custom], output_dir="out")
+    written = document(data={"path": "../data.npz"}, metrics=[custom], output_dir="out", signing={"key_file": "key.pem"})
     path = write(here / "config.yaml", written)
     monkeypatch.chdir(here)
     config = load_config(Path(path.name))
@@ -163,6 +163,8 @@ def test_relative_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, mo
     assert config.data is not None
     assert config.data.path == here / "../data.npz"
     assert config.output_dir == here / "out"
+    assert config.signing is not None
+    assert config.signing.key_file == here / "key.pem"
     assert config.metrics[0].user_config is not None
     assert config.metrics[0].user_config.function == f"{here}/code/own.py:own"
 

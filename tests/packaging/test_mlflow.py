@@ -32,6 +32,7 @@ OURS = {
     "manifest.json",
     "metrics.json",
     "model_info.json",
+    "sbom.cdx.json",
     "verify.py",
 }
 ANY_NAME = {CPU: {"model": (0.9, 1.0)}}

@@ -107,7 +107,7 @@ def test_layout_is_olives_with_a_folder_per_accelerator_and_rank(package: Path) 
     folders += [f"CandidateModels/{GPU}/BestCandidateModel_{rank}" for rank in (1, 2)]
     models = {f"{folder}/{name}" for folder in folders for name in {"model.onnx", *BESIDE}}
     others = {name for name in names_in(package) if not name.startswith("SampleCode/")} - models
-    assert others == {"models_rank.json", "manifest.json", "verify.py", "grading.html"}
+    assert others == {"models_rank.json", "manifest.json", "sbom.cdx.json", "verify.py", "grading.html"}
     assert models <= set(names_in(package))
     assert {"SampleCode/README.md", "SampleCode/sample_input.json", "SampleCode/python/sample.py"} <= set(names_in(package))
 

@@ -370,6 +370,12 @@ def test_packages_show_type_size_and_the_full_digest_of_every_file(workshop: Wor
     assert model.sha256 in page.text
 
 
+def test_packages_that_should_be_signed_and_are_not_are_told_of(workshop: Workshop) -> None:
+    reason = "the packages are not signed: there is no such block"
+    page = Page(report_html(workshop.usual(unsigned=reason), workshop.store))
+    assert page.text.count(reason) >= 2
+
+
 def test_failures_are_in_the_verdict_and_in_the_packages(workshop: Workshop) -> None:
     deliveries = (undelivered("best", "the server answered 503", "register"), undelivered("other.zip", "the disk is full"))
     page = Page(report_html(workshop.usual(deliveries=deliveries), workshop.store))
