@@ -60,6 +60,8 @@ class Worker:
 
     def __init__(self) -> None:
         self.data: Arrays = {}
+        self.feeds: list[Arrays] = []
+        self.calls: list[Callable[[], object]] = []
         self.session: Any = None
         self.libraries: dict[str, str] = {}
         self.memory_before = 0
@@ -253,6 +255,21 @@ class Worker:
     def peak_memory(self) -> dict[str, Any]:
         """Return how far resident memory rose above what it was before the session, in bytes."""
         return {"bytes": max(0, resident_bytes("VmHWM") - self.memory_before)}
+
+    def rest(self, seconds: int) -> dict[str, Any]:
+        """Let go of session and data, and end the process unless `wake` is asked for within so many seconds."""
+        self._release_session()
+        self.data, self.feeds, self.is_timed, self.next_sample = {}, [], False, 0
+        gc.collect()
+        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)
+        signal.alarm(seconds)
+        return {}
+
+    def wake(self) -> dict[str, Any]:
+        """Stay for another session."""
+        signal.alarm(0)
+        return {}
 
     def close(self) -> None:
         """Let go of the session, then of the plug-in libraries, which have to outlive it."""
