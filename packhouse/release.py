@@ -96,6 +96,7 @@ def decide(plan: Plan, gradings: Sequence[Grading], compare: Compare = compare_i
         data=plan.data,
         input_keys=plan.input_keys,
         fingerprint=here.fingerprint,
+        io_binding=plan.timing.io_binding,
     )
 
 

@@ -18,7 +18,8 @@ from packhouse.records import Record
 class PackagingJob(Record):
     """Everything that a package may be made of: the same for all types of one release.
 
-    `tournaments` has how timing went, by accelerator; those on which nothing was timed are left out.
+    `tournaments` has how timing went, by accelerator; those on which nothing was timed are left out. `io_binding` says whether
+    inputs and outputs were bound to the device's memory there.
     """
 
     candidates: tuple[Candidate, ...]
@@ -32,6 +33,7 @@ class PackagingJob(Record):
     data: Artifact
     input_keys: dict[str, str]
     fingerprint: Fingerprint
+    io_binding: bool = False
 
     def candidate(self, digest: str) -> Candidate:
         """Return the candidate with a digest."""
