@@ -18,8 +18,8 @@ Candidates are those of the digits example (``tiny``: less than 0.3 ms), and dee
 weights (``mid``: 5 to 10 ms), so that both start-up and steady state are seen. Olive gets an environment of its own in the
 cache folder, made by uv; where that fails, it is left out. Bytecode is compiled by a repeat that does not count.
 
-A command has costs that its candidates share, and one per candidate has not: ``--counts 6 20`` runs the whole commands for so
-many of the tiny candidates.
+A command has costs that its candidates share, and one per candidate has not, so what is found depends on their number:
+``--counts 6 20`` runs the whole commands for so many of the tiny candidates.
 
 usage: python -m benchmarks.evaluation [--families tiny mid] [--repeats 5] [--commands 2] [--counts 6 20] [--cache FOLDER]
                                        [--json FILE]
