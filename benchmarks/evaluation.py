@@ -4,19 +4,25 @@ All evaluate the same candidates on the same labelled images, on one thread: acc
 median and average latency of one image. They run in turn, and what counts is **CPU seconds of the whole process tree**, as
 ratios found in each repeat: wall time on a shared machine says little.
 
-- ``ours``: the evaluator alone, without Prefect: `evaluate` for each candidate, then one tournament for all.
+- ``ours``: the evaluator alone, without Prefect: `evaluate` for each candidate, then one tournament for all in the same
+  workers. What they use is all in the last phase, since they end with it.
 - ``plain``: one process per candidate with only onnxruntime and numpy, which runs as often as ours did. The floor.
 - ``plain, one process``: the same for all candidates in one process.
 - ``Olive``: Olive's evaluator alone, all candidates in one process, with as many timed runs and warm-up runs as ours had.
-- ``packhouse run``: the whole command for the first family, with a temporary Prefect API, and with one that is already
+- ``packhouse run``: the whole command for the tiny family, with a temporary Prefect API, and with one that is already
   there, whose work counts.
 - ``olive run``: one whole command per candidate, which evaluates and does nothing else (``CI=1``: it need not send telemetry).
+  Where there are more than six candidates, six are run, and what they take is multiplied.
 
 Candidates are those of the digits example (``tiny``: less than 0.3 ms), and deeper convolutional networks with random
 weights (``mid``: 5 to 10 ms), so that both start-up and steady state are seen. Olive gets an environment of its own in the
 cache folder, made by uv; where that fails, it is left out. Bytecode is compiled by a repeat that does not count.
 
-usage: python -m benchmarks.evaluation [--families tiny mid] [--repeats 5] [--commands 2] [--cache FOLDER] [--json FILE]
+A command has costs that its candidates share, and one per candidate has not, so what is found depends on their number:
+``--counts 6 20`` runs the whole commands for so many of the tiny candidates.
+
+usage: python -m benchmarks.evaluation [--families tiny mid] [--repeats 5] [--commands 2] [--counts 6 20] [--cache FOLDER]
+                                       [--json FILE]
 """
 
 import argparse
@@ -51,6 +57,7 @@ SAME_VERSION = ("onnxruntime", "numpy")
 BATCH_SIZE = 32
 DEPTHS, CHANNELS = (8, 9, 10), 256  # the mid-size family
 CLASSES = 10
+OLIVE_COMMANDS = 6  # more would be the same again
 FLOOR = "plain"
 MISSED = 1e-6  # accuracies that differ by more are different
 IMPORTS = {
@@ -106,7 +113,8 @@ class Repeat:
 class Family:
     """Some candidates, and a folder in which they are evaluated."""
 
-    def __init__(self, name: str, machine: Machine, folder: Path) -> None:
+    def __init__(self, name: str, machine: Machine, folder: Path, count: int | None = None) -> None:
+        """Make the candidates; `count` of the tiny ones, by taking those of the example again under other names."""
         self.name, self._machine, self._folder = name, machine, folder
         make_demo(folder, lambda _: None)
         if name == "mid":
@@ -114,6 +122,8 @@ class Family:
                 path.unlink()
             for depth in DEPTHS:
                 write_convolutions(folder / "candidates" / f"depth-{depth}.onnx", depth)
+        elif count is not None:
+            self._repeat_candidates(folder / "candidates", count)
         self.models = {path.stem: path for path in sorted((folder / "candidates").iterdir())}
         self._config = folder / "evaluate.json"
         self._config.write_text(json.dumps(self._our_config()))
@@ -145,7 +155,7 @@ class Family:
     ) -> dict[str, float]:
         """Return the CPU seconds of whole commands for all candidates; `url` is of the Prefect API that process `server` is.
 
-        Olive is run for no more than `limit` of them.
+        Olive is run for no more than `limit` of them, and what that takes is multiplied: its commands share nothing.
         """
         packhouse: list[Path | str] = [sys.executable, "-m", "flows.cli", "run", self._config]
         found = {}
@@ -162,10 +172,24 @@ class Family:
         if self._machine.olive:
             command = self._machine.olive.with_name("olive")
             found["olive run"] = 0.0
-            for workflow in list(self._workflows(runs).values())[:limit]:
+            workflows = list(self._workflows(runs).values())
+            for workflow in workflows[:limit]:
                 with tempfile.TemporaryDirectory(dir=self._folder) as folder:
                     found["olive run"] += self._machine.cpu_s([command, "run", "--config", workflow], Path(folder))
+            found["olive run"] *= len(workflows) / len(workflows[:limit])
         return found
+
+    @staticmethod
+    def _repeat_candidates(folder: Path, count: int) -> None:
+        """Add copies until there are so many; each says in its description which it is, so that it has a digest of its own."""
+        originals = sorted(folder.iterdir())
+        for number in range(len(originals), count):
+            original = originals[number % len(originals)]
+            model = onnx.load(original)
+            model.doc_string = f"copy {number}"
+            onnx.save(model, folder / f"{original.stem}-{number}.onnx")
+        for surplus in originals[count:]:
+            surplus.unlink()
 
     @property
     def _data(self) -> Path:
@@ -338,7 +362,7 @@ def print_family(family: Family, repeats: Sequence[Repeat]) -> None:
     for phase in repeats[0].phases:
         once = phase.startswith("an idle worker")
         values = [item.phases[phase] / (1 if once else count) for item in repeats]
-        print(f"  {phase:30} {spread(values, 3):>22}" + ("  (not part of it; two are, for each candidate)" if once else ""))
+        print(f"  {phase:30} {spread(values, 3):>22}" + ("  (not part of it; one is, for each candidate)" if once else ""))
     for side, found in repeats[-1].found.items():
         for name, metrics in found.items():
             if abs(metrics["accuracy"] - runs[name]["accuracy"]) > MISSED:
@@ -348,7 +372,8 @@ def print_family(family: Family, repeats: Sequence[Repeat]) -> None:
 def print_commands(family: Family, commands: Sequence[Mapping[str, float]]) -> None:
     """Print CPU seconds per candidate of whole commands, and how often more Olive's take."""
     count = len(family.models)
-    print(f"\n{family.name}: whole commands, n = {len(commands)}\n{'':32} {'CPU s a candidate':>22} {'olive run, x':>20}")
+    print(f"\n{count} of {family.name}: whole commands, n = {len(commands)}")
+    print(f"{'':32} {'CPU s a candidate':>22} {'olive run, x':>20}")
     for side in commands[0]:
         seconds = [item[side] / count for item in commands]
         ratios = [item["olive run"] / item[side] for item in commands] if "olive run" in commands[0] else []
@@ -361,6 +386,7 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", choices=("tiny", "mid"), default=["tiny", "mid"], help="candidates (both)")
     parser.add_argument("--repeats", type=int, default=5, help="turns of all evaluators (5)")
     parser.add_argument("--commands", type=int, default=2, help="turns of the whole commands (2; 0 for none)")
+    parser.add_argument("--counts", type=int, nargs="*", default=[6, 20], help="tiny candidates of the whole commands (6 20)")
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "packhouse-benchmark"
     parser.add_argument("--cache", type=Path, default=default, help="folder for Olive's environment, several GB (%(default)s)")
     parser.add_argument("--without-olive", action="store_true", help="leave Olive out")
@@ -379,13 +405,14 @@ def main() -> None:
                 family.repeat()
             repeats = [family.repeat() for _ in range(options.repeats)]
             print_family(family, repeats)
-            runs: Any = repeats[-1].found["ours"]
-            commands: list[dict[str, float]] = []
-            if options.commands and chosen == options.families[0]:
-                family.commands(url, server, runs, limit=1)
-                commands = [family.commands(url, server, runs) for _ in range(options.commands)]
-                print_commands(family, commands)
-            measured[chosen] = {"repeats": [vars(item) for item in repeats], "commands": commands}
+            measured[chosen] = {"repeats": [vars(item) for item in repeats]}
+        for count in options.counts if options.commands else ():
+            family = Family("tiny", machine, folder / f"tiny-{count}", count)
+            runs: Any = family.repeat().found["ours"]
+            family.commands(url, server, runs, limit=1)
+            commands = [family.commands(url, server, runs, limit=OLIVE_COMMANDS) for _ in range(options.commands)]
+            print_commands(family, commands)
+            measured[f"commands for {count}"] = commands
         programs = [(sys.executable, item) for item in IMPORTS.items()]
         programs += [(str(machine.olive), item) for item in OLIVE_IMPORTS.items()] if machine.olive else []
         print("\nCPU s of an import")

@@ -6,6 +6,7 @@ from packhouse.release import Grading
 from tasks.evaluate import evaluate_all
 from tasks.receive import read_plan
 from tasks.time import time_all
+from tasks.workers import workers_kept
 
 
 @flow(
@@ -17,5 +18,6 @@ from tasks.time import time_all
 async def evaluate_accelerator(plan: str, accelerator: str) -> Grading:
     """Return one evaluation per candidate of the plan with the digest `plan`; those that failed say why."""
     planned = read_plan(plan)
-    evaluations = await evaluate_all(planned.requests_on(accelerator))
-    return await time_all(planned.timing_on(accelerator, evaluations), accelerator, evaluations)
+    with workers_kept(accelerator):
+        evaluations = await evaluate_all(planned.requests_on(accelerator), are_timed_next=planned.is_timed)
+        return await time_all(planned.timing_on(accelerator, evaluations), accelerator, evaluations)

@@ -99,7 +99,7 @@ class Accelerator(Record):
         description="ONNX Runtime execution provider that must run every node of the model.",
         examples=["CPUExecutionProvider", "CUDAExecutionProvider", "QNNExecutionProvider"],
     )
-    provider_options: dict[str, str] = Field(default={}, description="Options passed to the execution provider.")
+    provider_options: dict[str, str] = Field(default={}, description="Options passed to the execution provider, as text.")
     session_options: SessionOptions = Field(
         default=SessionOptions(), description="Session options; a candidate's own inference settings override them."
     )
@@ -140,10 +140,13 @@ class Accelerator(Record):
             raise ValueError(f"the dimension {bad!r} is {value[bad]}; give a size of 1 or more")
         return value
 
-    @field_validator("provider_options", mode="before")
+    @field_validator("provider_options", mode="before", json_schema_input_type=dict[str, str | int | float | bool])
     @classmethod
     def _options_as_text(cls, value: object) -> object:
-        return {key: str(item) for key, item in value.items()} if isinstance(value, dict) else value
+        """Write numbers and truth values as onnxruntime does; anything else but text is refused."""
+        if not isinstance(value, dict):
+            return value
+        return {key: str(item) if isinstance(item, int | float) else item for key, item in value.items()}
 
     @field_validator("runtime", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod

@@ -205,6 +205,7 @@ def decide(plan: Plan, gradings: Sequence[Grading], compare: Compare = compare_i
         input_keys=plan.input_keys,
         batch_size=here.batch_size,
         fingerprint=here.fingerprint,
+        io_binding=plan.timing.io_binding,
     )
 
 

@@ -8,15 +8,16 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import count
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special  # not scipy.stats, whose import takes longer than all that is computed here
 
 CONFIDENCE = 0.99
 RESAMPLES = 1000
 SEED = 20240917
+NORMAL = NormalDist()
 TAIL_DRAWS = 2  # in each tail that it takes to know where it begins; with fewer, a normal distribution's may be wider
 CHUNK = 1 << 20  # values drawn at a time
 
@@ -74,7 +75,7 @@ def median_interval(samples: Sequence[float] | Values, confidence: float = CONFI
 
 def share_interval(hits: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     """Return the interval of a share of which `hits` of `n` were observed, by Wilson's score."""
-    share, z = hits / n, special.ndtri(0.5 + 0.5 * confidence)
+    share, z = hits / n, NORMAL.inv_cdf(0.5 + 0.5 * confidence)
     scale = 2 * (n + z**2)
     middle = (2 * n * share + z**2) / scale
     half = z / scale * np.sqrt(4 * n * share * (1 - share) + z**2)
@@ -89,7 +90,7 @@ def paired_share_interval(only_first: int, only_second: int, n: int, confidence:
     interval is that of Bonett and Price (2012): Wald's with one sample added to both counts.
     """
     first, second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
-    half = -special.ndtri((1 - confidence) / 2) * np.sqrt((first + second - (first - second) ** 2) / (n + 2))
+    half = -NORMAL.inv_cdf((1 - confidence) / 2) * np.sqrt((first + second - (first - second) ** 2) / (n + 2))
     return Interval(max(-1.0, float(first - second - half)), min(1.0, float(first - second + half)))
 
 
@@ -115,7 +116,7 @@ def bootstrap_interval(
     tail = (1 - confidence) / 2
     low, high = np.percentile(finite, [100 * tail, 100 - 100 * tail])
     if tail * len(finite) < TAIL_DRAWS:
-        middle, half = np.median(finite), -special.ndtri(tail) * np.std(finite)
+        middle, half = np.median(finite), -NORMAL.inv_cdf(tail) * np.std(finite)
         low, high = min(low, middle - half), max(high, middle + half)
     return Interval(float(low), float(high))
 
@@ -132,6 +133,8 @@ def _ranks(n: int, percentile: float, confidence: float) -> tuple[int, int] | No
 
 def _binomial_quantile(q: float, n: int, p: float) -> int:
     """Return the least number of hits in `n` trials that are exceeded with a probability of no more than 1 - `q`."""
-    above = math.ceil(special.bdtrik(q, n, p))
-    below = max(above - 1, 0)
-    return below if special.bdtr(below, n, p) >= q else above
+    hits = np.arange(n + 1)
+    steps = np.log((n - hits[:-1]) / (hits[:-1] + 1)) + math.log(p / (1 - p))  # from one number of hits to the next
+    logs = n * math.log1p(-p) + np.concatenate(([0.0], np.cumsum(steps)))
+    shares = np.cumsum(np.exp(logs - logs.max()))
+    return int(np.searchsorted(shares, q * shares[-1]))

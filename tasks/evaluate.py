@@ -15,6 +15,7 @@ from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.report.tables import shown
 from tasks.fan_out import fan_out
 from tasks.storage import artifact_store, runtime_environments
+from tasks.workers import idle_workers
 
 
 def evaluation_key(_: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -29,8 +30,8 @@ def evaluation_key(_: TaskRunContext, parameters: dict[str, Any]) -> str:
     persist_result=True,
     result_serializer="json",
 )
-def evaluate_candidate(request: EvaluationRequest) -> Evaluation:
-    """Measure a candidate on an accelerator.
+def evaluate_candidate(request: EvaluationRequest, is_timed_next: bool = False) -> Evaluation:
+    """Measure a candidate on an accelerator; a worker that may be needed for timing next is kept.
 
     Raises:
         EvaluationFailed: with the reason, which no later run takes from the cache.
@@ -38,7 +39,7 @@ def evaluate_candidate(request: EvaluationRequest) -> Evaluation:
     try:
         say = partial(_log_step, request)
         python = runtime_environments().python(request.accelerator.runtime, say)
-        evaluation = evaluate(request, artifact_store(), say, python)
+        evaluation = evaluate(request, artifact_store(), say, python, idle=idle_workers if is_timed_next else None)
     except (PackhouseError, OSError) as error:
         _log_step(request, f"failed: {error}")
         raise EvaluationFailed(str(error)) from error
@@ -47,12 +48,12 @@ def evaluate_candidate(request: EvaluationRequest) -> Evaluation:
     return evaluation
 
 
-async def evaluate_all(requests: Sequence[EvaluationRequest]) -> list[Evaluation]:
+async def evaluate_all(requests: Sequence[EvaluationRequest], *, are_timed_next: bool = False) -> list[Evaluation]:
     """Evaluate the requests on the flow's task runner and return their evaluations in order; failed ones say why."""
     store = artifact_store()
     outcomes = await fan_out(
         evaluate_candidate,
-        [(request,) for request in requests],
+        [(request, are_timed_next) for request in requests],
         expected=EvaluationFailed,
         is_usable=partial(has_its_files, store=store),
     )

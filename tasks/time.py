@@ -21,6 +21,7 @@ from packhouse.report.tables import shown, standing_rows
 from tasks.device import device_limits, limit_names
 from tasks.fan_out import fan_out
 from tasks.storage import artifact_store, runtime_environments
+from tasks.workers import idle_workers
 
 SHOWN_EVERY_S = 2.0
 
@@ -56,7 +57,7 @@ def _hold(request: TimingRequest, show: "_Show") -> TimingOutcome:
     if limits := limit_names(request.accelerator):
         show.step(f"waiting for the limit {' and '.join(limits)}")
     with device_limits(request.accelerator):
-        outcome = time_candidates(request, artifact_store(), show.standings, show.step, python)
+        outcome = time_candidates(request, artifact_store(), show.standings, show.step, python, idle=idle_workers)
     show.end(outcome)
     return outcome
 

@@ -46,13 +46,19 @@ class TestAccelerator:
             Accelerator(device=device)
 
     def test_provider_options_are_texts_as_onnxruntime_wants_them(self) -> None:
-        written: Any = {"device_id": 0, "ratio": 0.5, "backend_path": "libQnnHtp.so"}
+        written: Any = {"device_id": 0, "ratio": 0.5, "use_tf32": True, "backend_path": "libQnnHtp.so"}
 
         assert Accelerator(provider_options=written).provider_options == {
             "device_id": "0",
             "ratio": "0.5",
+            "use_tf32": "True",
             "backend_path": "libQnnHtp.so",
         }
+
+    @pytest.mark.parametrize("value", [None, ["0"], {"id": 0}])
+    def test_provider_options_that_have_no_text_are_refused(self, value: Any) -> None:
+        with pytest.raises(ValidationError, match="device_id"):
+            Accelerator(provider_options={"device_id": value})
 
     @pytest.mark.parametrize(
         "options",

@@ -15,6 +15,7 @@ from typing import Any  # noqa: E402
 from packhouse.artifacts import ArtifactStore  # noqa: E402
 from packhouse.config import load_config  # noqa: E402
 from packhouse.evaluation.evaluate import evaluate  # noqa: E402
+from packhouse.evaluation.idle_workers import IdleWorkers  # noqa: E402
 from packhouse.evaluation.latency import Timings  # noqa: E402
 from packhouse.evaluation.session_host import SessionHost  # noqa: E402
 from packhouse.evaluation.timing import time_candidates  # noqa: E402
@@ -67,11 +68,12 @@ def main() -> None:
         store = ArtifactStore(Path(folder))
         plan = prepare(load_config(Path(task["config"]))).receive(store)
         clock.lap("files into the store")
-        evaluations = [evaluate(request, store) for request in plan.requests]
+        idle = IdleWorkers()
+        evaluations = [evaluate(request, store, idle=idle) for request in plan.requests]
         clock.lap("evaluate")
         request = plan.timing_on(plan.requests[0].accelerator.spec, evaluations)
         assert request
-        timed = time_candidates(request, store)
+        timed = time_candidates(request, store, idle=idle)
         clock.lap("tournament")
         with SessionHost(Path(folder)) as host:
             host.ask("providers")

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from packhouse.errors import EvaluationFailed
 from packhouse.evaluation.data import LABELS_KEY, Array
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.fingerprint import this_machine
+from packhouse.evaluation.idle_workers import IdleWorkers
 from packhouse.evaluation.latency import NS_PER_MS
 from packhouse.evaluation.quality import quality, quality_interval
 from packhouse.evaluation.records import Evaluation, EvaluationRequest, MetricValue
@@ -63,11 +65,16 @@ class Computed:
 
 
 def evaluate(
-    request: EvaluationRequest, store: ArtifactStore, say: Say = lambda _: None, python: str = sys.executable
+    request: EvaluationRequest,
+    store: ArtifactStore,
+    say: Say = lambda _: None,
+    python: str = sys.executable,
+    *,
+    idle: IdleWorkers | None = None,
 ) -> Evaluation:
     """Measure what the request asks for with the onnxruntime of the interpreter `python`; `say` is told what is going on.
 
-    The device is shared with other candidates, and not with a tournament.
+    The device is shared with other candidates, and not with a tournament. The worker is left to `idle`, if given.
 
     Raises:
         EvaluationFailed: with the reason, where the candidate cannot be evaluated.
@@ -82,8 +89,11 @@ def evaluate(
         ),
     ):
         say("creating the session")
-        with SessionHost(scratch, python) as host:
+        with ExitStack() as owned:
+            host = owned.enter_context(SessionHost(owned.enter_context(store.staging()), python))
             evaluation = _compute(request, host, store, scratch, say)
+            if idle:
+                idle.keep(host, owned.pop_all(), request.candidate, request.accelerator, python)
     return evaluation.model_copy(update={"duration_s": time.monotonic() - began})
 
 

@@ -17,6 +17,7 @@ from packhouse.pins import distribution_of, parse_runtime
 from packhouse.records import Record
 
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
+MODULE = "onnxruntime"
 CPU_INFO = Path("/proc/cpuinfo")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 NONE = "none"
@@ -80,8 +81,17 @@ def this_machine() -> Machine:
 
 def runtime_distribution() -> str:
     """Return the name of the onnxruntime distribution that is installed."""
-    installed = {name.lower() for name in metadata.packages_distributions().get("onnxruntime", [])}
-    return next((name for name in DISTRIBUTIONS if name in installed), min(installed, default="onnxruntime"))
+    known = next((name for name in DISTRIBUTIONS if _is_runtime(name)), None)
+    return known or min(metadata.packages_distributions().get(MODULE, []), default=DISTRIBUTIONS[0]).lower()
+
+
+def _is_runtime(name: str) -> bool:
+    """Whether a distribution is installed and has onnxruntime in it: some have only a plug-in."""
+    try:
+        modules = metadata.distribution(name).read_text("top_level.txt") or ""
+    except metadata.PackageNotFoundError:
+        return False
+    return MODULE in modules.split()
 
 
 def _distributions_of(module: str) -> dict[str, str]:

@@ -58,7 +58,7 @@ class TimingPlan(Record):
         """Return a plan that supports every percentile asked for and every count that is configured.
 
         Raises:
-            InputError: a configured count is no number.
+            InputError: a configured count is no number, or negative.
         """
         timed = [metric for metric in metrics if metric.type in TIMED_TYPES]
         return cls(
@@ -184,8 +184,11 @@ def _in_unit(metric: Metric, ns: NDArray[Any], batch_size: int) -> Values:
 
 def _configured(metric: Metric, setting: str) -> int:
     value = metric.settings.get(setting) or 0
+    where = f"metrics: {metric.name}, metric_config.{setting}"
     try:
-        return int(value)
+        number = int(value)
     except (TypeError, ValueError, OverflowError) as error:
-        where = f"metrics: {metric.name}, metric_config.{setting}"
         raise InputError.at(where, f"{value!r} is no whole number", "give the number of runs") from error
+    if number < 0:
+        raise InputError.at(where, f"{value!r} is negative", "give the number of runs, or leave the setting out")
+    return number

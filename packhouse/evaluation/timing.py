@@ -13,6 +13,7 @@ from packhouse.errors import EvaluationFailed
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.evaluate import open_session
 from packhouse.evaluation.fingerprint import Fingerprint, Machine
+from packhouse.evaluation.idle_workers import IdleWorkers
 from packhouse.evaluation.latency import TimingPlan
 from packhouse.evaluation.records import Evaluation, MetricValue
 from packhouse.evaluation.session_host import SessionHost
@@ -150,8 +151,10 @@ def time_candidates(
     tell: Tell = lambda _: None,
     say: Say = lambda _: None,
     python: str = sys.executable,
+    *,
+    idle: IdleWorkers | None = None,
 ) -> TimingOutcome:
-    """Hold the tournament with the onnxruntime of the interpreter `python`.
+    """Hold the tournament with the onnxruntime of the interpreter `python`, in the workers that wait in `idle` where some do.
 
     `tell` is told the standings from time to time, and `say` what is going on.
     """
@@ -161,7 +164,7 @@ def time_candidates(
         ExitStack() as running,
     ):
         say("creating the sessions")
-        field = _Field(request, store, scratch, python)
+        field = _Field(request, store, scratch, python, idle or IdleWorkers())
         for candidate in request.candidates:
             field.open(candidate, running)
         say("timing")
@@ -187,8 +190,8 @@ def time_candidates(
 class _Field:
     """The candidates that take part: their workers by digest, and why others cannot."""
 
-    def __init__(self, request: TimingRequest, store: ArtifactStore, scratch: Path, python: str) -> None:
-        self._request, self._store, self._scratch, self._python = request, store, scratch, python
+    def __init__(self, request: TimingRequest, store: ArtifactStore, scratch: Path, python: str, idle: IdleWorkers) -> None:
+        self._request, self._store, self._scratch, self._python, self._idle = request, store, scratch, python, idle
         self.hosts: dict[str, SessionHost] = {}
         self.batch_sizes: dict[str, int] = {}
         self.ownership: dict[str, str] = {}
@@ -203,10 +206,11 @@ class _Field:
         return max(known) if len(known) == len(found) else None
 
     def open(self, candidate: Candidate, running: ExitStack) -> None:
-        """Start a worker with the session of a candidate, until `running` ends."""
+        """Create the session of a candidate in the worker that waits for it, or a new one, until `running` ends."""
         folder = self._scratch / candidate.digest
         folder.mkdir()
-        host = running.enter_context(SessionHost(folder, self._python))
+        waiting = self._idle.take(running, candidate, self._request.accelerator, self._python)
+        host = waiting or running.enter_context(SessionHost(folder, self._python))
         try:
             self.ownership = self._take_the_device(host)
             open_session(

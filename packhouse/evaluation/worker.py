@@ -60,12 +60,13 @@ class Worker:
 
     def __init__(self) -> None:
         self.data: Arrays = {}
+        self.feeds: list[Arrays] = []
+        self.calls: list[Callable[[], object]] = []
         self.session: Any = None
         self.libraries: dict[str, str] = {}
         self.memory_before = 0
         self.next_sample = 0
         self.is_timed = False
-        self.random = np.random.default_rng()
 
     def read_data(self, path: str, inputs: dict[str, str]) -> dict[str, Any]:
         """Load the samples: `inputs` maps each model input to an array of the file."""
@@ -168,7 +169,7 @@ class Worker:
         """
         if self.is_timed:
             self._release_session()
-            self.padding = np.ones(int(self.random.integers(1, 1 << 18)), np.uint8)
+            self.padding = np.ones(1 + int.from_bytes(os.urandom(3), "big") % (1 << 18), np.uint8)
             self.session = self.new_session()
             self._make_calls()
         self.is_timed = True
@@ -255,6 +256,21 @@ class Worker:
     def peak_memory(self) -> dict[str, Any]:
         """Return how far resident memory rose above what it was before the session, in bytes."""
         return {"bytes": max(0, resident_bytes("VmHWM") - self.memory_before)}
+
+    def rest(self, seconds: int) -> dict[str, Any]:
+        """Let go of session and data, and end the process unless `wake` is asked for within so many seconds."""
+        self._release_session()
+        self.data, self.feeds, self.is_timed, self.next_sample = {}, [], False, 0
+        gc.collect()
+        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)
+        signal.alarm(seconds)
+        return {}
+
+    def wake(self) -> dict[str, Any]:
+        """Stay for another session."""
+        signal.alarm(0)
+        return {}
 
     def close(self) -> None:
         """Let go of the session, then of the plug-in libraries, which have to outlive it."""

@@ -21,7 +21,8 @@ from packhouse.records import Record
 class PackagingJob(Record):
     """Everything that a package may be made of: the same for all types of one release.
 
-    `tournaments` has how timing went, by accelerator; those on which nothing was timed are left out.
+    `tournaments` has how timing went, by accelerator; those on which nothing was timed are left out. `io_binding` says whether
+    inputs and outputs were bound to the device's memory there.
     """
 
     candidates: tuple[Candidate, ...]
@@ -36,6 +37,7 @@ class PackagingJob(Record):
     input_keys: dict[str, str]
     batch_size: int
     fingerprint: Fingerprint
+    io_binding: bool = False
 
     def candidate(self, digest: str) -> Candidate:
         """Return the candidate with a digest."""

@@ -63,7 +63,7 @@ def model_info(job: PackagingJob, ranked: Ranked, model_path: str) -> dict[str, 
                 "inference_settings": {
                     "execution_provider": [provider],
                     "provider_options": [provider_options],
-                    "io_bind": False,
+                    "io_bind": job.io_binding and ranked.accelerator in job.tournaments,
                     "session_options": session_options,
                 },
                 "use_ort_extensions": False,

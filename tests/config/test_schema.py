@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 
 from packhouse.config import PackhouseConfig, load_config
+from packhouse.config.loading import parse_config
 from packhouse.config.schema import config_schema, schema_text
 from tests.config.documents import Document, document, documents, metric
 
@@ -45,6 +46,19 @@ def test_example_names_the_schema_keeps_to_it_and_is_read(path: Path) -> None:
 @given(documents)
 def test_schema_accepts_all_that_may_be_written(written: Document) -> None:
     VALIDATOR.validate(written)
+
+
+@pytest.mark.parametrize("value", [0, 0.5, True, "0"])
+def test_schema_accepts_every_kind_of_provider_option_that_is_read(value: object) -> None:
+    written = document(accelerators=[{"provider_options": {"device_id": value}}])
+
+    VALIDATOR.validate(written)
+    assert parse_config(written).accelerators[0].provider_options == {"device_id": str(value)}
+
+
+@pytest.mark.parametrize("value", [None, ["0"]])
+def test_schema_refuses_provider_options_that_are_not_read(value: object) -> None:
+    assert not VALIDATOR.is_valid(document(accelerators=[{"provider_options": {"device_id": value}}]))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -56,15 +57,34 @@ def test_a_plugin_that_is_not_here_has_no_version() -> None:
         (["OnnxRuntime-OpenVINO"], "onnxruntime-openvino"),
         (["ort-nightly"], "ort-nightly"),
         (["zrt", "ort-nightly"], "ort-nightly"),
+        (["ort-nightly", "onnxruntime-gpu"], "onnxruntime-gpu"),
         ([], "onnxruntime"),
     ],
 )
 def test_the_distribution_is_the_one_that_is_installed(
-    monkeypatch: pytest.MonkeyPatch, installed: list[str], name: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: list[str], name: str
 ) -> None:
-    monkeypatch.setattr("importlib.metadata.packages_distributions", lambda: {"onnxruntime": installed})
+    for distribution in installed:
+        install(tmp_path, distribution, module="onnxruntime")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
 
     assert runtime_distribution() == name
+
+
+def test_the_distribution_is_not_that_of_a_plugin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(tmp_path, "onnxruntime-qnn", module="onnxruntime_qnn")
+    install(tmp_path, "ort-nightly", module="onnxruntime")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+
+    assert runtime_distribution() == "ort-nightly"
+
+
+def install(folder: Path, distribution: str, module: str) -> None:
+    """Write what an installer leaves of a distribution that has one module."""
+    info = folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+    (info / "top_level.txt").write_text(f"{module}\n")
 
 
 class TestMachine:

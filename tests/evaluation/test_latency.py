@@ -161,7 +161,7 @@ class TestPlan:
 
         assert (plan.warmup, plan.runs) == (40, 500)
 
-    @pytest.mark.parametrize("number", [None, 0, 5, -3, 7.9, "20"])
+    @pytest.mark.parametrize("number", [None, 0, 5, 7.9, "20"])
     def test_configured_counts_never_make_it_smaller(self, number: Any) -> None:
         plan = TimingPlan.for_metrics([metric("p99", repeat_test_num=number, warmup_num=1)], 1)
 
@@ -182,6 +182,16 @@ class TestPlan:
             f"metrics: speed-avg, metric_config.{setting}", f"{number!r} is no whole number", "give the number of runs"
         )
         assert caught.value.problems == (expected,)
+
+    @pytest.mark.parametrize("setting", ["repeat_test_num", "warmup_num"])
+    @pytest.mark.parametrize("number", [-1, "-20"])
+    def test_a_count_that_is_negative_is_refused(self, setting: str, number: Any) -> None:
+        with pytest.raises(InputError) as caught:
+            TimingPlan.for_metrics([metric("avg", **{setting: number})], 1)
+
+        (problem,) = caught.value.problems
+        assert problem.where == f"metrics: speed-avg, metric_config.{setting}"
+        assert problem.what == f"{number!r} is negative"
 
 
 class TestTimings:

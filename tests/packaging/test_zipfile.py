@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from packhouse.errors import PackagingFailed
 from packhouse.evaluation.fingerprint import runtime_distribution
+from packhouse.evaluation.tournament import Summary
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.verification import verify_package
 from tests.classifiers import points, write_classifier, write_points
@@ -194,6 +196,17 @@ def test_model_info_has_olives_keys_and_the_settings_of_the_session(package: Pat
             "latency-max": {"value": 5.0, "priority": -1, "higher_is_better": False},
         },
     }
+
+
+@pytest.mark.parametrize("is_bound", [False, True])
+def test_model_info_says_whether_inputs_and_outputs_were_bound_where_it_was_timed(packing: Packing, is_bound: bool) -> None:
+    timed = {"io_binding": is_bound, "tournaments": {CPU: Summary(state="decided")}}
+    package = replace(packing, job=packing.job.model_copy(update=timed)).zip()
+
+    entries = [read(package, f"CandidateModels/{spec}/BestCandidateModel_1/model_info.json") for spec in (CPU, GPU)]
+
+    found = [entry["model_config"]["config"]["inference_settings"]["io_bind"] for entry in entries]
+    assert found == [is_bound, False]
 
 
 def test_inference_config_pairs_the_provider_with_its_options(package: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 import zipfile
 from collections.abc import Callable
@@ -105,24 +106,28 @@ def test_two_runs_at_once_in_one_folder_both_complete(packhouse: Packhouse, tmp_
     assert left == ["points.zip", "release.json", "report.html"]
 
 
-def test_two_runs_at_once_with_results_of_their_own_time_one_after_the_other(packhouse: Packhouse, tmp_path: Path) -> None:
-    config = write_job(tmp_path)
-    runs = []
-    for name in ("one", "other"):
-        packhouse.environment = {**packhouse.environment, "PREFECT_HOME": str(tmp_path / name)}
-        runs.append(packhouse.start("run", config, "--json"))
-    releases = [json.loads(run.communicate(timeout=500)[0]) for run in runs]
+def test_two_runs_at_once_with_results_of_their_own_time_one_after_the_other(
+    packhouse_alone: Packhouse, tmp_path: Path
+) -> None:
+    plain, runs = packhouse_alone.environment, []
+    jobs = {"one": write_slow_job(tmp_path / "one", runs=10_000_000, errors=(0.0, 0.1)), "other": write_job(tmp_path / "other")}
+    for name, config in jobs.items():
+        packhouse_alone.environment = {**plain, "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(tmp_path / name / "results")}
+        runs.append(packhouse_alone.start("run", config, "--json"))
+        if name == "one":
+            wait_until_timed(runs[0])
+    (output, _), (later_output, said) = [run.communicate(timeout=500) for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
-    (began, ended), (began_later, ended_later) = sorted(
-        (timing["began_ns"], timing["ended_ns"]) for release in releases for timing in release["job"]["tournaments"].values()
-    )
-    assert began < ended <= began_later < ended_later
+    assert "waiting for the device" in said
+    first, later = [json.loads(text)["job"]["tournaments"]["cpu-cpu"] for text in (output, later_output)]
+    assert first["began_ns"] < first["ended_ns"] <= later["began_ns"] < later["ended_ns"]
 
 
 def test_a_candidate_whose_process_is_killed_is_one_failed_evaluation(packhouse: Packhouse, tmp_path: Path) -> None:
     config = write_slow_job(tmp_path, runs=300_000, errors=(0.0, 0.1, 0.2))
     run = packhouse.start("run", config, "--json")
-    wait_until(lambda: len(workers_of(run.pid)) == 3)
+    wait_until_timed(run)
+    assert len(workers_of(run.pid)) == 3
     os.kill(workers_of(run.pid)[0], signal.SIGKILL)
     release = json.loads(run.communicate(timeout=300)[0])
     assert run.returncode == 0
@@ -219,6 +224,17 @@ def now() -> str:
 def evaluations_in(packhouse: Packhouse) -> int:
     """Return how many evaluations are in the result storage."""
     return len(list(packhouse.results.glob("evaluation-*")))
+
+
+def wait_until_timed(run: subprocess.Popen[str]) -> None:
+    """Wait for a run to say that its tournament begins."""
+    assert run.stderr
+    said = []
+    for line in run.stderr:
+        said.append(line)
+        if line.startswith("timing on cpu-cpu: timing"):
+            return
+    raise AssertionError("".join(said))
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = 240) -> None:

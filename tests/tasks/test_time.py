@@ -44,8 +44,8 @@ def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Timin
     outcomes: list[TimingOutcome] = []
     plain = module.time_candidates
 
-    def hold(*arguments: Any) -> TimingOutcome:
-        outcomes.append(plain(*arguments))
+    def hold(*arguments: Any, **named: Any) -> TimingOutcome:
+        outcomes.append(plain(*arguments, **named))
         return outcomes[-1]
 
     (tmp_path / "locks").mkdir()
@@ -113,7 +113,7 @@ def spoil(held: list[TimingOutcome], monkeypatch: pytest.MonkeyPatch) -> Callabl
     plain = module.time_candidates
 
     def use(change: Spoil) -> None:
-        monkeypatch.setattr(module, "time_candidates", lambda *arguments: change(plain(*arguments)))
+        monkeypatch.setattr(module, "time_candidates", lambda *arguments, **named: change(plain(*arguments, **named)))
 
     use(keep_calm)
     return use
