@@ -87,6 +87,18 @@ class RuntimeEnvironments:
             return str(_python(environment))
         return self._made(environment, lambda lock: _install_wheels(environment, folder, lock))
 
+    def python_from_requirements(self, file: Path) -> str:
+        """Return the interpreter of an environment of a requirements.txt, whose lines are pins, onnxruntime among them.
+
+        Raises:
+            EvaluationFailed: they cannot be installed, or onnxruntime cannot be imported.
+        """
+        requirements = file.read_text(encoding="utf-8").splitlines()
+        environment = self._environment(requirements)
+        if _is_complete(environment):
+            return str(_python(environment))
+        return self._made(environment, lambda lock: _install_requirements(environment, requirements, lock))
+
     def _made(self, environment: Path, install: Callable[[int], None]) -> str:
         """Return the interpreter of an environment, installed by whoever comes first."""
         asked = time.time()
@@ -165,6 +177,15 @@ def _install_wheels(environment: Path, folder: Path, lock: int) -> None:
     except _CommandFailed as error:
         raise EvaluationFailed(f"the wheels of the package cannot be installed: {error}") from None
     _mark(environment, requirements.read_text(encoding="utf-8").splitlines(), found["version"])
+
+
+def _install_requirements(environment: Path, requirements: Sequence[str], lock: int) -> None:
+    """Make the environment of pinned requirements; the marker comes last."""
+    try:
+        found = _install_into(environment, requirements, lock)
+    except _CommandFailed as error:
+        raise EvaluationFailed(f"the requirements of the package cannot be installed: {error}; {REMEDY}") from None
+    _mark(environment, requirements, found["version"])
 
 
 def _install_into(environment: Path, arguments: Sequence[str], lock: int) -> dict[str, Any]:

@@ -100,6 +100,6 @@ class Zipfile(Packaging):
     def _candidate(self, job: PackagingJob, ranked: Ranked, info: dict[str, Any], store: ArtifactStore) -> dict[str, Content]:
         candidate, described = job.candidate(ranked.candidate), candidate_files(job, ranked, info, store)
         if self.export_in_mlflow_format:
-            model = model_contents(candidate, store, mlflow_format.description(job, ranked))
+            model = model_contents(candidate, store, mlflow_format.description(job, ranked, store))
             return {**below(MLFLOW, model), **described}
         return model_contents(candidate, store, described)
