@@ -33,10 +33,10 @@ class Registry:
         self.client = MlflowClient()
         self.name, self.digest = name, digest
 
-    def upload(self, folder: str, sizes: dict[str, int]) -> dict[str, Any]:
-        """Put what is missing of the package into its run, and say which run it is, and which version, if there is one.
+    def upload(self, folder: str, sizes: dict[str, int], copy_to: str | None = None) -> dict[str, Any]:
+        """Put what is missing of the package into its run, and fetch all of it back unless it has a version and is complete.
 
-        A run that was left without a version is gone on with.
+        A run that was left without a version is gone on with. The answer is the run, and the path of the copy, if one was made.
         """
         version = self._version()
         run = version.run_id if version else self._unfinished_run() or self._new_run()
@@ -45,11 +45,8 @@ class Registry:
         for name in missing:
             parent = str(PurePosixPath(MODEL_PATH, name).parent)
             self.client.log_artifact(run, str(Path(folder, name)), parent)
-        return {"run": run, "version": version and version.version, "uploaded": missing}
-
-    def download(self, run: str, folder: str) -> dict[str, Any]:
-        """Fetch the package of a run into a folder."""
-        return {"path": self.client.download_artifacts(run, MODEL_PATH, folder)}
+        is_needed = copy_to is not None and (missing or version is None)
+        return {"run": run, "copy": self.client.download_artifacts(run, MODEL_PATH, copy_to) if is_needed else None}
 
     def discard(self, run: str) -> dict[str, Any]:
         """Delete a run whose artifacts turned out to be damaged."""
@@ -89,12 +86,15 @@ class Registry:
 
     def _new_version(self, run: str, metrics: dict[str, float], params: dict[str, str], tags: dict[str, str]) -> Any:
         now = int(time.time() * 1000)
-        self.client.log_batch(
-            run,
-            metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
-            params=[Param(key, value) for key, value in params.items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
-        )
+        measured: dict[str, Any] = {
+            "metrics": [Metric(key, value, now, 0) for key, value in metrics.items()],
+            "params": [Param(key, value) for key, value in params.items()],
+            "tags": [RunTag(key, value) for key, value in tags.items()],
+        }
+        try:
+            self.client.log_batch(run, **measured)
+        except MlflowException:  # the server's database refuses what somebody logs at the same moment, and no longer afterwards
+            self.client.log_batch(run, **measured)
         self.client.set_terminated(run)
         with _there_already():
             self.client.create_registered_model(self.name)

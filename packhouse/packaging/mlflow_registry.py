@@ -110,12 +110,11 @@ def register_package(
     known = {"name": name, "digest": _digest(package, manifest)}
     sizes = {file: entry.size_bytes for file, entry in manifest.files.items()}
     sizes[MANIFEST_NAME] = (package / MANIFEST_NAME).stat().st_size
-    found = registry.ask("upload", **known, folder=str(package), sizes=sizes)
+    found = registry.ask("upload", **known, folder=str(package), sizes=sizes, copy_to=str(scratch))
     scores: dict[str, str] = {}
-    if found["uploaded"] or not found["version"]:
-        copy = Path(registry.ask("download", **known, run=found["run"], folder=str(scratch))["path"])
+    if found["copy"]:
         try:
-            scores = _checked(copy, package, check)
+            scores = _checked(Path(found["copy"]), package, check)
         except (VerificationFailed, EvaluationFailed) as error:
             registry.ask("discard", **known, run=found["run"])
             raise RegistrationFailed(
