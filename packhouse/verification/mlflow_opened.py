@@ -19,7 +19,7 @@ from packhouse.pins import Pin
 from packhouse.verification.opened import OpenPackage, Predictions
 from packhouse.verification.payload import Payload
 from packhouse.verification.reader import unpack
-from packhouse.verification.unpacked import read_manifest
+from packhouse.verification.unpacked import read_manifest, require_safe_model
 
 WORKER = Path(__file__).with_name("mlflow_worker.py")
 REQUIREMENTS = "requirements.txt"
@@ -39,6 +39,7 @@ def opened_by_mlflow(package: Path, job: PackagingJob, workplace: Workplace) -> 
         manifest = read_manifest(folder, files)
         if len(manifest.candidates) != 1 or REQUIREMENTS not in files:
             raise VerificationFailed(f"an MLflow model folder has one model and {REQUIREMENTS}")
+        require_safe_model(folder, manifest.candidates[0])
         yield OpenPackage(files=len(files), models=[_MLflowModel(manifest.candidates[0], folder, job, workplace)])
 
 

@@ -200,7 +200,8 @@ def test_a_flow_registers_a_model_that_a_client_without_us_loads_and_a_second_ru
     mlflow: MLflow, packhouse_alone: Packhouse, tmp_path: Path
 ) -> None:
     save = f"from blocks.mlflow import MLflowServer as S; S(tracking_uri={mlflow.uri!r}, token={SECRET!r}).save('real')"
-    subprocess.run([sys.executable, "-c", save], env=packhouse_alone.environment, cwd=ROOT, check=True, capture_output=True)
+    patient = {**packhouse_alone.environment, "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240"}
+    subprocess.run([sys.executable, "-c", save], env=patient, cwd=ROOT, check=True, capture_output=True)
     packaging = {"type": "MLflowModel", "name": "flown", "server": "real"}
     config = write_job(tmp_path, packaging=packaging, output_dir=str(tmp_path / "packages"))
     first = packhouse_alone.release(config)
