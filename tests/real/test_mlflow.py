@@ -28,9 +28,10 @@ from packhouse.errors import RegistrationFailed
 from packhouse.packaging import Workplace
 from packhouse.packaging.mlflow_model import MLflowModel
 from packhouse.packaging.mlflow_registry import MLflowRegistry
+from packhouse.verification.payload import Payload
 from tests.classifiers import write_classifier
 from tests.jobs import write_job
-from tests.packaging_jobs import CPU, Packing, make_packing, predict
+from tests.packaging_jobs import CPU, ONE, Packing, make_packing, predict
 from tests.real.conftest import ROOT, Packhouse
 from tests.real.test_runs import wait_until
 
@@ -412,3 +413,18 @@ def proxy(target: str, failures: list[tuple[str, int, bool]]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_model_of_another_runtime_is_opened_in_an_environment_of_its_requirements(tmp_path: Path) -> None:
+    accelerators = [{"device": "cpu", "runtime": "onnxruntime==1.30.0"}]
+    packing = make_packing(tmp_path, ONE, accelerators=accelerators)
+    packaging = MLflowModel(name="other")
+    folder = packing.create(packaging)
+    with packaging.open(folder, packing.job, packing.workplace) as package:
+        predictions = package.models[0].predict(Payload.of(packing.job, packing.workplace.store), 32)
+    samples = np.load(tmp_path / "points.npz")["x"]
+    np.testing.assert_allclose(predictions.outputs["y"], predict(folder / "model.onnx", samples)["y"], atol=1e-6)
+    (marker,) = packing.workplace.runtimes.glob("*/packhouse.json")
+    made = json.loads(marker.read_text())
+    assert made["onnxruntime"] == "1.30.0"
+    assert made["requirements"] == (folder / "requirements.txt").read_text().splitlines()
