@@ -197,6 +197,7 @@ def make(tmp_path: Path, name: str, **changes: Any) -> Made:
     return Made(packing, packaging, packing.create(packaging))
 
 
+@pytest.mark.timeout(1500)
 def test_a_flow_registers_a_model_that_a_client_without_us_loads_and_a_second_run_changes_nothing(
     mlflow: MLflow, packhouse_alone: Packhouse, tmp_path: Path
 ) -> None:
