@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from packhouse.config.loading import load_config, parse_config
 from packhouse.errors import InputError
 from packhouse.packaging import Packaging, any_packaging, packaging_types, with_type_as_registered
+from packhouse.packaging.dockerfile import Dockerfile
 from packhouse.packaging.mlflow_model import MLflowModel
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.release import RELEASE_NAME, REPORT_NAME
@@ -115,7 +116,7 @@ def test_a_type_that_somebody_installs_is_configured_planned_described_and_made(
     done = run_with(third_party, USE, str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
-        "types": ["MLflowModel", "Note", "Zipfile"],
+        "types": ["Dockerfile", "MLflowModel", "Note", "Zipfile"],
         "plan": "winner.txt: who won",
         "made": ["winner.txt", "Hail turned-0.0"],
         "other": "Zipfile",
@@ -223,7 +224,7 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("name", [*BAD_NAMES, "n" * 201, "ä" * 101, "🎉" * 51, "\ud800"])
-@pytest.mark.parametrize("kind", [Zipfile, MLflowModel])
+@pytest.mark.parametrize("kind", [Dockerfile, MLflowModel, Zipfile])
 def test_a_name_that_not_every_system_can_have_for_a_file_is_refused(kind: type[Packaging], name: str) -> None:
     with pytest.raises(ValidationError, match=r"cannot be a file name|valid string"):
         kind.model_validate({"name": name})
