@@ -30,6 +30,7 @@ from tests.classifiers import write_classifier
 from tests.jobs import write_job
 from tests.packaging_jobs import CPU, EXACT, GPU, NEAR, ONE, Grades, Packing, make_packing
 
+HADOLINT = str(Path(sys.executable).with_name("hadolint"))
 DIGEST = "sha256:" + 64 * "a"
 OWN_FILES = {"Dockerfile", "grading.html", "manifest.json", "sbom.cdx.json", "verify.py"}
 DESCRIPTION = {
@@ -165,14 +166,14 @@ def test_the_same_job_gives_the_same_bytes_in_another_folder(
 @pytest.mark.parametrize("settings", [{}, {"base_image": f"python@{DIGEST}"}, {"name": "Größe 1.2 (final) #x=`y` $HOME"}])
 def test_hadolint_finds_nothing(packing: Packing, settings: dict[str, Any]) -> None:
     package = packing.create(Dockerfile(**settings))
-    done = subprocess.run(["hadolint", str(package / "Dockerfile")], check=False, capture_output=True, text=True)
+    done = subprocess.run([HADOLINT, str(package / "Dockerfile")], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_hadolint_would_find_what_is_wrong(package: Path, tmp_path: Path) -> None:
     worse = (package / "Dockerfile").read_text().replace("WORKDIR /opt/model", "WORKDIR model")
     (tmp_path / "Dockerfile").write_text(worse)
-    assert subprocess.run(["hadolint", str(tmp_path / "Dockerfile")], check=False, capture_output=True).returncode == 1
+    assert subprocess.run([HADOLINT, str(tmp_path / "Dockerfile")], check=False, capture_output=True).returncode == 1
 
 
 def test_the_server_of_the_package_does_what_was_evaluated_and_is_marked_not_built(packing: Packing, package: Path) -> None:
