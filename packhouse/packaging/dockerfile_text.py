@@ -18,9 +18,7 @@ INSTALL = "pip install --no-cache-dir --no-compile --no-deps --require-hashes"
 TEXT = """\
 # Serves the model {title} over HTTP with the Open Inference Protocol v2, on port {port}.
 # {build}
-FROM {base} AS base
-
-FROM base AS install
+FROM {base} AS install
 COPY docker_content/ {content}/
 RUN {mount}{install} \\
         {source} \\
@@ -28,7 +26,7 @@ RUN {mount}{install} \\
     && rm -rf {content}/ONNXRuntimePackages \\
     && chmod -R u=rwX,go=rX {content} {packages}
 
-FROM base
+FROM {base}
 LABEL {labels}
 ENV {environment}
 COPY --from=install {packages} {packages}
