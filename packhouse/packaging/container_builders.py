@@ -165,8 +165,8 @@ class Podman(Builder):
             return answer.read_text(encoding="utf-8").strip()
 
     def _build_command(self) -> Sequence[str]:
-        # The format of Docker has health checks, that of OCI has none; layers between would put their ids into the history.
-        return "build", "--format=docker", "--layers=false", "--force-rm", "--pull=false", f"--timestamp={source_date_epoch()}"
+        # Docker's format has the health check, but also the random name of a container; layers have ids of what lies between.
+        return "build", "--format=oci", "--layers=false", "--force-rm", "--pull=false", f"--timestamp={source_date_epoch()}"
 
 
 class Buildah(Podman):

@@ -171,7 +171,7 @@ def test_what_was_validated_is_pushed_and_pushing_again_changes_nothing(
 
     manifest = httpx.get(
         f"http://{registry}/v2/models/points/manifests/{place.rpartition('@')[2]}",
-        headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+        headers={"Accept": "application/vnd.oci.image.manifest.v1+json"},
     )
     blob = httpx.get(f"http://{registry}/v2/models/points/blobs/{manifest.json()['config']['digest']}")
     labels = json.loads(blob.content)["config"]["Labels"]
