@@ -5,7 +5,7 @@ from typing import Self
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator, model_validator
 
-from packhouse.packaging.mlflow_registry import MLflowRegistry
+from packhouse.packaging.mlflow.registry import MLflowRegistry
 
 
 class MLflowServer(Block):

@@ -9,12 +9,13 @@ from pydantic import Field
 from packhouse.artifacts import ArtifactStore
 from packhouse.candidates import MODEL_NAME
 from packhouse.errors import Problem
-from packhouse.packaging import Packaging, PackagingJob, Workplace, mlflow_format, runtime_packages, sample_code
+from packhouse.packaging import Packaging, PackagingJob, Workplace, runtime_packages, sample_code
 from packhouse.packaging.archive import write_archive
 from packhouse.packaging.candidate_files import SETTINGS_NAME, candidate_files
 from packhouse.packaging.contents import Content, below, model_contents
 from packhouse.packaging.golden import GOLDEN_NAME
 from packhouse.packaging.manifest import PackagedCandidate
+from packhouse.packaging.mlflow import format as mlflow_format
 from packhouse.packaging.olive_files import model_info
 from packhouse.packaging.runtime_packages import RUNTIME_FOLDER
 from packhouse.packaging.sample_input import sample_input

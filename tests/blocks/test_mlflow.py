@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from blocks.mlflow import MLflowServer
 from blocks.register import block_types
-from packhouse.packaging.mlflow_model import BLOCK_TYPE
-from packhouse.packaging.mlflow_registry import MLflowRegistry
+from packhouse.packaging.mlflow.model import BLOCK_TYPE
+from packhouse.packaging.mlflow.registry import MLflowRegistry
 
 SECRET = "planted-4711"
 URI = "https://mlflow.example.com"

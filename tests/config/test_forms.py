@@ -12,7 +12,7 @@ from packhouse.candidates import FolderSource, ListSource, OliveSource
 from packhouse.config import load_config
 from packhouse.config.loading import parse_config
 from packhouse.errors import InputError
-from packhouse.packaging.mlflow_model import MLflowModel
+from packhouse.packaging.mlflow.model import MLflowModel
 from packhouse.packaging.zipfile import Zipfile
 from tests.config.documents import Document, document, documents, metric
 

@@ -16,13 +16,13 @@ from pydantic import ValidationError
 from packhouse.artifacts import measure
 from packhouse.config.loading import load_config
 from packhouse.errors import InputError, PackagingFailed, VerificationFailed
-from packhouse.packaging.base_images import PYTHON_IMAGE, base_image_for
-from packhouse.packaging.container_builders import BuilderFailed, find_builder
-from packhouse.packaging.dockerfile import Dockerfile
+from packhouse.packaging.docker.base_images import PYTHON_IMAGE, base_image_for
+from packhouse.packaging.docker.builders import BuilderFailed, find_builder
+from packhouse.packaging.docker.check import check_dockerfile, read_instructions
+from packhouse.packaging.docker.dockerfile import Dockerfile
 from packhouse.packaging.manifest import Manifest, ManifestFile
 from packhouse.plan import prepare
 from packhouse.records import digest_of
-from packhouse.verification.dockerfile_check import check_dockerfile, read_instructions
 from packhouse.verification.payload import Payload
 from packhouse.verification.score import score
 from packhouse.verification.validate import validate

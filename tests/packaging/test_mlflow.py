@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from packhouse.config import load_config
 from packhouse.errors import InputError, PackagingFailed
-from packhouse.packaging.mlflow_model import MLflowModel
+from packhouse.packaging.mlflow.model import MLflowModel
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.plan import prepare
 from tests.classifiers import points, write_classifier

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from packhouse.config.loading import load_config, parse_config
 from packhouse.errors import InputError
 from packhouse.packaging import Packaging, any_packaging, packaging_types, with_type_as_registered
-from packhouse.packaging.dockerfile import Dockerfile
-from packhouse.packaging.mlflow_model import MLflowModel
+from packhouse.packaging.docker.dockerfile import Dockerfile
+from packhouse.packaging.mlflow.model import MLflowModel
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.release import RELEASE_NAME, REPORT_NAME
 from tests.jobs import job, write_job
@@ -99,7 +99,7 @@ def test_built_in_types_are_found_by_their_entry_points() -> None:
         point.name: point.value for point in metadata.distribution("packhouse").entry_points.select(group="packhouse.packagers")
     }
     assert points["Zipfile"] == "packhouse.packaging.zipfile:Zipfile"
-    assert points["MLflowModel"] == "packhouse.packaging.mlflow_model:MLflowModel"
+    assert points["MLflowModel"] == "packhouse.packaging.mlflow.model:MLflowModel"
     assert packaging_types()["Zipfile"] is Zipfile
     assert packaging_types()["MLflowModel"] is MLflowModel
 
@@ -145,7 +145,7 @@ def test_types_are_looked_up_once_and_in_order_of_their_names(monkeypatch: pytes
         asked.append(group)
         values = {
             "Zipfile": "packhouse.packaging.zipfile:Zipfile",
-            "MLflowModel": "packhouse.packaging.mlflow_model:MLflowModel",
+            "MLflowModel": "packhouse.packaging.mlflow.model:MLflowModel",
         }
         return [metadata.EntryPoint(name, value, group) for name, value in values.items()]
 

@@ -19,9 +19,9 @@ import yaml
 
 from packhouse.demo import make_demo
 from packhouse.errors import RegistrationFailed, VerificationFailed
-from packhouse.packaging.base_images import PYTHON_IMAGE
-from packhouse.packaging.container_builders import SOCKET_FOLDER, Builder, BuilderFailed, find_builder
-from packhouse.packaging.dockerfile import Dockerfile
+from packhouse.packaging.docker.base_images import PYTHON_IMAGE
+from packhouse.packaging.docker.builders import SOCKET_FOLDER, Builder, BuilderFailed, find_builder
+from packhouse.packaging.docker.dockerfile import Dockerfile
 from packhouse.verification.validate import validate
 from tests.inference_servers import free_port
 from tests.packaging_jobs import ONE, Packing, make_packing

@@ -26,8 +26,8 @@ from uv import find_uv_bin
 
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging import Workplace
-from packhouse.packaging.mlflow_model import MLflowModel
-from packhouse.packaging.mlflow_registry import MLflowRegistry
+from packhouse.packaging.mlflow.model import MLflowModel
+from packhouse.packaging.mlflow.registry import MLflowRegistry
 from packhouse.verification.payload import Payload
 from tests.classifiers import write_classifier
 from tests.jobs import write_job
@@ -186,7 +186,7 @@ class Made:
     def digest(self) -> str:
         """The digest that a package of this folder has in a release."""
         from packhouse.packaging.manifest import Manifest
-        from packhouse.packaging.mlflow_registry import _digest
+        from packhouse.packaging.mlflow.registry import _digest
 
         return _digest(self.folder, Manifest.model_validate_json((self.folder / "manifest.json").read_bytes()))
 

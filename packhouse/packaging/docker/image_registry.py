@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packhouse.errors import RegistrationFailed
-from packhouse.packaging.container_builders import BuilderFailed, find_builder
-from packhouse.packaging.image_record import ImageRecord
+from packhouse.packaging.docker.builders import BuilderFailed, find_builder
+from packhouse.packaging.docker.image_record import ImageRecord
 from packhouse.packaging.job import PackagingJob, Workplace
 
 if TYPE_CHECKING:
-    from packhouse.packaging.dockerfile import Dockerfile
+    from packhouse.packaging.docker.dockerfile import Dockerfile
 
 # What the builders say when the network or the registry is in trouble, which may pass.
 MAY_PASS = (

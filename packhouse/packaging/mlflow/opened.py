@@ -21,7 +21,7 @@ from packhouse.verification.payload import Payload
 from packhouse.verification.reader import unpack
 from packhouse.verification.unpacked import read_manifest, require_safe_model
 
-WORKER = Path(__file__).with_name("mlflow_worker.py")
+WORKER = Path(__file__).with_name("worker.py")
 REQUIREMENTS = "requirements.txt"
 
 

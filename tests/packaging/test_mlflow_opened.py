@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from packhouse.errors import EvaluationFailed, VerificationFailed
-from packhouse.packaging.mlflow_model import MLflowModel
+from packhouse.packaging.mlflow.model import MLflowModel
 from packhouse.verification.payload import Payload
 from packhouse.verification.score import score
 from packhouse.verification.validate import validate

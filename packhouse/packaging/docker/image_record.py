@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packhouse.artifacts import measure
-from packhouse.packaging.container_builders import Builder
+from packhouse.packaging.docker.builders import Builder
 from packhouse.packaging.manifest import MANIFEST_NAME
 from packhouse.records import digest_of
 
 if TYPE_CHECKING:
-    from packhouse.packaging.dockerfile import Dockerfile
+    from packhouse.packaging.docker.dockerfile import Dockerfile
 
 FOLDER = "images"
 

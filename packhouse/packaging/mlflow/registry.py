@@ -21,7 +21,7 @@ from packhouse.packaging.manifest import MANIFEST_NAME, Manifest, PackagedCandid
 from packhouse.records import digest_of
 from packhouse.verification.score import Score
 
-CLIENT = Path(__file__).with_name("mlflow_client.py")
+CLIENT = Path(__file__).with_name("client.py")
 FOREIGN = ("MLFLOW_", "DATABRICKS_")  # variables of other servers
 RETRIES = 2  # of one request; the task that registers tries again too
 REMEDIES = {

@@ -11,16 +11,17 @@ from pydantic import Field, field_validator, model_validator
 
 from packhouse.artifacts import ArtifactStore
 from packhouse.errors import PackagingFailed, Problem
-from packhouse.packaging import Packaging, PackagingJob, Workplace, inference_server, runtime_packages
+from packhouse.packaging import Packaging, PackagingJob, Workplace, runtime_packages
 from packhouse.packaging.archive import write_folder
-from packhouse.packaging.base_images import PYTHON_IMAGE, REPOSITORY, TAG, BaseImage, base_image_for, check_image
 from packhouse.packaging.candidate_files import candidate_files
-from packhouse.packaging.container_builders import BuilderFailed, find_builder
 from packhouse.packaging.contents import Content, below, model_contents
-from packhouse.packaging.dockerfile_text import dockerfile_text
+from packhouse.packaging.docker import inference_server
+from packhouse.packaging.docker.base_images import PYTHON_IMAGE, REPOSITORY, TAG, BaseImage, base_image_for, check_image
+from packhouse.packaging.docker.builders import BuilderFailed, find_builder
+from packhouse.packaging.docker.image_requirements import image_requirements, read_requirements
+from packhouse.packaging.docker.inference_server import MODEL_NAME, SERVING_NAME, SETTINGS_NAME
+from packhouse.packaging.docker.text import dockerfile_text
 from packhouse.packaging.golden import GOLDEN_NAME
-from packhouse.packaging.image_requirements import image_requirements, read_requirements
-from packhouse.packaging.inference_server import MODEL_NAME, SERVING_NAME, SETTINGS_NAME
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.olive_files import model_info
 from packhouse.packaging.runtime_packages import REQUIREMENTS, RUNTIME_FOLDER
@@ -159,7 +160,7 @@ class Dockerfile(Packaging):
 
     def open(self, package: Path, job: PackagingJob, workplace: Workplace) -> "AbstractContextManager[OpenPackage]":
         """Build the image of a copy and run it; or, without building, run the same server on what would be installed."""
-        from packhouse.verification.served import opened_image, opened_server
+        from packhouse.packaging.docker.served import opened_image, opened_server
 
         opened = opened_image if self.build else opened_server
         return opened(package, job, workplace, self)
@@ -172,7 +173,7 @@ class Dockerfile(Packaging):
         """
         if not self.push:
             return ()
-        from packhouse.packaging.image_registry import push_validated
+        from packhouse.packaging.docker.image_registry import push_validated
 
         return (push_validated(package, self, job, workplace),)
 

@@ -19,21 +19,21 @@ from packhouse.errors import VerificationFailed
 from packhouse.evaluation.data import Array
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.runtimes import RuntimeEnvironments
-from packhouse.packaging.container_builders import SOCKET_FOLDER, BuilderFailed, find_builder
+from packhouse.packaging.docker.builders import SOCKET_FOLDER, BuilderFailed, find_builder
+from packhouse.packaging.docker.check import check_dockerfile
+from packhouse.packaging.docker.image_record import ImageRecord
+from packhouse.packaging.docker.inference_client import InferenceClient
 from packhouse.packaging.golden import fixed_batch
-from packhouse.packaging.image_record import ImageRecord
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.runtime_packages import REQUIREMENTS, RUNTIME_FOLDER
-from packhouse.verification.dockerfile_check import check_dockerfile
-from packhouse.verification.inference_client import InferenceClient
 from packhouse.verification.opened import OpenPackage, Predictions
 from packhouse.verification.payload import Payload
 from packhouse.verification.reader import unpack
 from packhouse.verification.unpacked import read_manifest, require_safe_model
 
 if TYPE_CHECKING:
-    from packhouse.packaging.dockerfile import Dockerfile
+    from packhouse.packaging.docker.dockerfile import Dockerfile
 
 CONTENT = "docker_content"
 SOCKET = "server.sock"

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from packhouse.packaging.dockerfile_text import SERVE
+from packhouse.packaging.docker.text import SERVE
 
 TIMEOUT_S = 3600.0
 ASK_TIMEOUT_S = 60.0

@@ -7,7 +7,7 @@ wheels nor pip's traces; modes are set, and nothing is compiled, so that the sam
 import json
 from collections.abc import Mapping
 
-from packhouse.packaging.base_images import BaseImage, split_image
+from packhouse.packaging.docker.base_images import BaseImage, split_image
 
 CONTENT_FOLDER, PACKAGES_FOLDER = "/opt/model", "/opt/packages"
 PORT = 8080

@@ -11,12 +11,13 @@ from pydantic import Field, field_validator, model_validator
 
 from packhouse.candidates import MODEL_NAME
 from packhouse.errors import PackagingFailed, Problem
-from packhouse.packaging import Packaging, PackagingJob, Workplace, mlflow_format
+from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.archive import write_folder
 from packhouse.packaging.candidate_files import SETTINGS_NAME, candidate_files
 from packhouse.packaging.contents import model_contents
 from packhouse.packaging.golden import GOLDEN_NAME
 from packhouse.packaging.manifest import PackagedCandidate
+from packhouse.packaging.mlflow import format as mlflow_format
 from packhouse.packaging.olive_files import model_info
 from packhouse.packaging.sealed import sealed
 
@@ -110,7 +111,7 @@ class MLflowModel(Packaging):
 
     def open(self, package: Path, job: PackagingJob, workplace: Workplace) -> "AbstractContextManager[OpenPackage]":
         """Open a copy of the folder with MLflow."""
-        from packhouse.verification.mlflow_opened import opened_by_mlflow
+        from packhouse.packaging.mlflow.opened import opened_by_mlflow
 
         return opened_by_mlflow(package, job, workplace)
 
@@ -121,7 +122,7 @@ class MLflowModel(Packaging):
         """
         if self.server is None:
             return ()
-        from packhouse.packaging.mlflow_registry import register_package
+        from packhouse.packaging.mlflow.registry import register_package
 
         with tempfile.TemporaryDirectory(prefix="fetched-", dir=workplace.scratch) as scratch:
             place = register_package(
