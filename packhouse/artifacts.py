@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
-from packhouse.errors import ArtifactError
+from packhouse.errors import ArtifactError, explained
 from packhouse.records import Record, digest_of
 
 # Larger pieces leave the processor's cache between reading and hashing, and make writing several times slower.
@@ -156,9 +156,7 @@ def storing(what: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArtifactError(
-            f"{what} cannot be stored with the results ({error}); free space on that disk and run again"
-        ) from error
+        raise ArtifactError(f"{what} cannot be stored with the results: {explained(error)}") from error
 
 
 def measure_bytes(content: bytes) -> Artifact:

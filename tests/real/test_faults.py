@@ -22,7 +22,7 @@ from tests.jobs import write_job
 from tests.real.conftest import Packhouse, Server
 from tests.real.test_runs import now
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("runs")]
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("runs"), pytest.mark.timeout(1800)]
 
 COMPLETE = {
     *(f"{name}.zip{suffix}" for name in ("first", "second") for suffix in ("", PROVENANCE_SUFFIX, RUN_SUFFIX)),
