@@ -23,7 +23,7 @@ from pydantic import Field, field_validator, model_validator
 
 from packhouse.errors import Problem
 from packhouse.packaging.job import PackagingJob, Workplace
-from packhouse.provenance.config import ENVELOPE_SUFFIX, PROVENANCE_SUFFIX
+from packhouse.provenance.config import BESIDE
 from packhouse.records import AnyOfSchema, Record
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Packaging(Record):
 
     @model_validator(mode="after")
     def _leaves_the_runs_own_files_alone(self) -> Self:
-        if self.output_name.lower() in OWN_FILES or self.output_name.lower().endswith((PROVENANCE_SUFFIX, ENVELOPE_SUFFIX)):
+        if self.output_name.lower() in OWN_FILES or self.output_name.lower().endswith(BESIDE):
             raise ValueError(f"{self.output_name} is what every run writes beside its packages; choose another name")
         return self
 

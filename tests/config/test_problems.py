@@ -100,6 +100,12 @@ ONE_PROBLEM: dict[str, tuple[Document, str, str, str]] = {
         "A.zip.Intoto.JSON is what every run writes beside its packages",
         "choose another name",
     ),
+    "a package called like the record of a run": (
+        document(packaging=[{"type": "MLflowModel", "name": "A.zip.run.json"}]),
+        "packaging[0]",
+        "A.zip.run.json is what every run writes beside its packages",
+        "choose another name",
+    ),
     "signing without a key": (
         document(signing={}),
         "signing",
