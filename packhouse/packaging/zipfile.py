@@ -18,7 +18,7 @@ from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.olive_files import model_info
 from packhouse.packaging.runtime_packages import RUNTIME_FOLDER
 from packhouse.packaging.sample_input import sample_input
-from packhouse.packaging.sealed import sealed
+from packhouse.packaging.seal import sealed
 from packhouse.ranking import Ranked
 
 MODELS = "CandidateModels"
