@@ -88,4 +88,4 @@ class Tarball(Packaging):
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     """Return an entry without what differs from one machine and day to the next: the same files give the same bytes."""
-    return member.replace(mtime=0, mode=0o644, uid=0, gid=0, uname="", gname="")
+    return member.replace(mtime=0, mode=0o644, uid=0, gid=0, uname="", gname="", deep=False)
