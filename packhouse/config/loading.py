@@ -24,11 +24,6 @@ PATHS = {
     ("data", "path"),
     ("output_dir",),
     ("signing", "key_file"),
-    *(
-        (*packaging, "requirements_file")
-        for each in (("packaging",), ("packaging", "*"))
-        for packaging in (each, (*each, "config"))
-    ),
 }
 FUNCTIONS = {("data", "function"), ("metrics", "*", "user_config", "function")}
 
