@@ -34,9 +34,10 @@ class UnusableType:
 
 @dataclass(frozen=True)
 class InstalledTypes:
-    """The registered types by name: those that can be used, and those that cannot."""
+    """The registered types by name: those that can be used, with the distribution of each, and those that cannot."""
 
     usable: Mapping[str, type[Packaging]]
+    distributions: Mapping[str, str]
     unusable: Mapping[str, UnusableType]
 
     @property
@@ -53,23 +54,28 @@ class _NotUsableError(Exception):
 def installed_types() -> InstalledTypes:
     """Look up the registered types, and warn of every one that cannot be used."""
     usable: dict[str, type[Packaging]] = {}
+    distributions: dict[str, str] = {}
     unusable: dict[str, UnusableType] = {}
     points = sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name.lower())
     for _, group in groupby(points, key=lambda point: point.name.lower()):
         same_name = list(group)
-        loaded = _loaded(same_name)
+        name, loaded = same_name[0].name, _loaded(same_name)
         if isinstance(loaded, UnusableType):
-            name = same_name[0].name
             unusable[name] = loaded
             logger.warning("the packaging type %r of %s is left out: %s", name, loaded.distribution, loaded.reason)
         else:
-            usable[same_name[0].name] = loaded
-    return InstalledTypes(usable, unusable)
+            usable[name], distributions[name] = loaded, _distribution(same_name[0])
+    return InstalledTypes(usable, distributions, unusable)
 
 
 def packaging_types() -> Mapping[str, type[Packaging]]:
     """Return the packaging types that can be used, by name."""
     return installed_types().usable
+
+
+def distribution_of_type(name: str) -> str | None:
+    """Return name and version of the distribution that a type is of; None where it is not registered."""
+    return installed_types().distributions.get(name)
 
 
 def with_type_as_registered(value: Any) -> Any:

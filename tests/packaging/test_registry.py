@@ -193,6 +193,31 @@ def test_a_name_that_two_distributions_register_belongs_to_neither(third_party: 
     assert f"the type 'Note' of {both} cannot be used: {both} register it → uninstall one of them" in done.stdout, done.stderr
 
 
+KEYS = """
+from pathlib import Path
+from packhouse.config import load_config
+from packhouse.packaging.registry import installed_types
+from tasks.package import package_key
+from tests.packaging_jobs import ONE, make_packing
+
+(note,) = load_config(Path(sys.argv[1])).packaging
+job = make_packing(Path(sys.argv[2]), ONE, packaging=[]).job
+about = Path(sys.argv[3])
+for version in ("1.0", "1.1", "1.0"):
+    about.write_text(about.read_text().rpartition(" ")[0] + f" {version}\\n")
+    installed_types.cache_clear()
+    print(package_key(None, {"job": job, "packaging": note}))
+"""
+
+
+def test_a_new_version_of_a_third_partys_distribution_makes_a_new_package(third_party: Path, tmp_path: Path) -> None:
+    config, about = write_job(tmp_path, packaging={"type": "Note"}), third_party / "notes-1.0.dist-info" / "METADATA"
+    done = run_with(third_party, KEYS, str(config), str(tmp_path / "work"), str(about))
+    assert done.returncode == 0, done.stderr
+    first, updated, again = done.stdout.split()
+    assert first == again != updated
+
+
 WITH_PATHS = """
 
 class Note(Note):
