@@ -19,6 +19,7 @@ from packhouse.artifacts import ArtifactStore, measure
 from packhouse.errors import PackagingFailed, PackhouseError, RegistrationFailed, VerificationFailed, explained
 from packhouse.output import OutputFolder
 from packhouse.packaging import Packaging, PackagingJob, Workplace
+from packhouse.packaging.registry import distribution_of_type
 from packhouse.records import Record, digest_of
 from packhouse.release import Delivery, Package, Registration, Step, StepFailure
 from packhouse.verification.score import Score, score
@@ -34,8 +35,9 @@ RETRY_AFTER_S = [2.0, 10.0, 30.0]
 
 def package_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
     """Return the address of the package's record in the result storage."""
-    content = [parameters["job"].content_digest, parameters["packaging"].content_digest, packhouse.__version__]
-    return "package-" + digest_of(content)
+    job, packaging = parameters["job"], parameters["packaging"]
+    made_by = [packhouse.__version__, distribution_of_type(packaging.type)]
+    return "package-" + digest_of([job.content_digest, packaging.content_digest, *made_by])
 
 
 def validation_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from packhouse.packaging.mlflow import format as mlflow_format
 from packhouse.packaging.olive_files import model_info
 from packhouse.packaging.runtime_packages import RUNTIME_FOLDER
 from packhouse.packaging.sample_input import sample_input
-from packhouse.packaging.sealed import sealed
+from packhouse.packaging.seal import sealed
 from packhouse.ranking import Ranked
 
 MODELS = "CandidateModels"

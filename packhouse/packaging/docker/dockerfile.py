@@ -25,7 +25,7 @@ from packhouse.packaging.golden import GOLDEN_NAME
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.olive_files import model_info
 from packhouse.packaging.runtime_packages import REQUIREMENTS, RUNTIME_FOLDER
-from packhouse.packaging.sealed import sealed
+from packhouse.packaging.seal import sealed
 from packhouse.pins import Pin
 from packhouse.ranking import Ranked
 from packhouse.records import digest_of

@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from packhouse.candidates import MODEL_NAME
 from packhouse.errors import PackagingFailed, Problem
-from packhouse.packaging import Packaging, PackagingJob, Workplace
-from packhouse.packaging.archive import write_folder
-from packhouse.packaging.candidate_files import SETTINGS_NAME, candidate_files
-from packhouse.packaging.contents import model_contents
-from packhouse.packaging.golden import GOLDEN_NAME
-from packhouse.packaging.manifest import PackagedCandidate
+from packhouse.packaging import Packaging, PackagingJob, Workplace, packed_model, sealed, write_folder
 from packhouse.packaging.mlflow import format as mlflow_format
-from packhouse.packaging.olive_files import model_info
-from packhouse.packaging.sealed import sealed
 
 if TYPE_CHECKING:
     from packhouse.verification.opened import OpenPackage
@@ -90,21 +82,14 @@ class MLflowModel(Packaging):
 
     def create(self, job: PackagingJob, workplace: Workplace) -> Path:
         """Write the folder."""
-        best = next(item for item in job.by_accelerator[job.best.accelerator].ranked if item.candidate == job.best.candidate)
+        best, store = job.best, workplace.store
         if plugin := job.accelerator(best.accelerator).plugin:
             name = job.candidate(best.candidate).name
             raise PackagingFailed(
                 f"{name!r} ranks first on {best.accelerator}, whose provider is in the plug-in {plugin}, "
                 "which MLflow does not load; package it as Zipfile"
             )
-        described = {
-            **candidate_files(job, best, model_info(job, job.best, MODEL_NAME), workplace.store),
-            **mlflow_format.description(job, best, workplace.store),
-        }
-        contents = model_contents(job.candidate(best.candidate), workplace.store, described)
-        packaged = PackagedCandidate.of(
-            job, best, job.best, model_path=MODEL_NAME, settings_path=SETTINGS_NAME, golden_path=GOLDEN_NAME
-        )
+        contents, packaged = packed_model(job, best, store, beside=mlflow_format.description(job, best, store))
         folder = workplace.scratch / self.output_name
         write_folder(folder, sealed(self.output_name, contents, (packaged,), job))
         return folder
