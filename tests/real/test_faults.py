@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,13 @@ def trial(packhouse: Packhouse, tmp_path: Path) -> Trial:
     return Trial(packhouse, tmp_path, tmp_path / "packages")
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder on another file system, where files are copied to and not linked."""
+    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as folder:
+        yield Path(folder)
+
+
 def test_a_run_that_is_killed_at_every_boundary_leaves_nothing_half_done_and_goes_on_where_it_stopped(
     trial: Trial, server: Server
 ) -> None:
@@ -166,8 +173,8 @@ def test_a_run_that_is_killed_at_every_boundary_leaves_nothing_half_done_and_goe
     assert set(server.count_evaluations(began)) == {"Cached"}
 
 
-def test_what_fails_in_a_step_is_one_packages_failure_which_the_next_run_makes_good(trial: Trial) -> None:
-    trial.output = Path(tempfile.mkdtemp(dir=SHARED_MEMORY))  # files are copied there, and not linked
+def test_what_fails_in_a_step_is_one_packages_failure_which_the_next_run_makes_good(trial: Trial, elsewhere: Path) -> None:
+    trial.output = elsewhere
     config = trial.configure()
 
     for fault, step, reason in FAILURES:
