@@ -25,15 +25,22 @@ class SessionHost:
     """
 
     def __init__(
-        self, scratch: Path, python: str = sys.executable, timeout_s: float = DEFAULT_TIMEOUT_S, worker: Path = WORKER
+        self, scratch: Path, python: str = sys.executable, timeout_s: float = DEFAULT_TIMEOUT_S, worker: Path | None = None
     ) -> None:
-        """Start the script `worker` with the interpreter `python`; `scratch` takes its messages and is where it works."""
+        """Start the script `worker`, by default that of candidates, with the interpreter `python`.
+
+        `scratch` takes its messages and is where it works.
+        """
         self._log = scratch / "worker.log"
         self.timeout_s = timeout_s
         isolation = "-P" if python == sys.executable else "-I"  # what is on this one's path is not for another's runtime
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [python, isolation, str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=scratch
+                [python, isolation, str(worker or WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=scratch,
             )
 
     @property
