@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import requests
 
 from tests.fakes.azure import (
     FakeAzure,
@@ -76,11 +77,11 @@ def model_folder(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "model", FILES)
 
 
-def recording(requests: list[Request]) -> str:
+def recording(seen: list[Request]) -> str:
     """The requests to the Resource Manager that keep to the contract, once each, for the tests of the contract."""
     contract = Contract()
     found: dict[tuple[str, ...], dict[str, Any]] = {}
-    for request in requests:
+    for request in seen:
         operation = contract.find(request.method, request.path, request.query.get("api-version", ""))
         if operation is not None and not contract.problems(request.method, request.path, request.query, request.body):
             key = (operation.id, operation.api_version, json.dumps(shape(request.body)))
@@ -204,9 +205,10 @@ def test_deployment_returns_predictions_of_the_registered_model(azure: FakeAzure
     assert json.loads(answer) == {"y": [[3.0, 6.0]]}
     assert "scored (1, 2)" in client.online_deployments.get_logs("blue", "pears", lines=50)
 
+    assert ask_by_traffic(client, "pears", request).status_code == 404
     set_traffic(client, "pears", {"blue": 100})
     assert azure.endpoints["pears"].traffic == {"blue": 100}
-    assert json.loads(client.online_endpoints.invoke("pears", request_file=str(request))) == {"y": [[3.0, 6.0]]}
+    assert ask_by_traffic(client, "pears", request).json() == {"y": [[3.0, 6.0]]}
 
     set_traffic(client, "pears", {"blue": 0})
     client.online_deployments.begin_delete(name="blue", endpoint_name="pears").result()
@@ -233,6 +235,34 @@ def test_deployment_that_fails_tells_why_and_keeps_its_logs(azure: FakeAzure, cl
     azure.on_deploy = azure.serve
     client.online_deployments.begin_create_or_update(deployment).result()
     assert azure.endpoints["quince"].deployments["blue"].state == "Succeeded"
+
+
+def test_packaged_model_is_deployed_by_its_environment_alone(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
+    from azure.ai.ml.entities import (
+        AzureMLOnlineInferencingServer,
+        BaseEnvironment,
+        CodeConfiguration,
+        ManagedOnlineDeployment,
+        ModelPackage,
+    )
+
+    deployment = make_deployment(client, "crab", "blue", tmp_path)
+    model = client.models.get("tripling", "1")
+    code = CodeConfiguration(code=deployment.code_configuration.code, scoring_script="score.py")
+    package = ModelPackage(
+        target_environment="packed",
+        base_environment_source=BaseEnvironment(type="EnvironmentAsset", resource_id=deployment.environment),
+        inferencing_server=AzureMLOnlineInferencingServer(code_configuration=code),
+    )
+    environment = client.models.package(model.name, model.version, package)
+    assert azure.environments["packed"]["1"]["image"].startswith("packhouse.azurecr.io/")
+    make_endpoint(client, "crab")
+    alone = ManagedOnlineDeployment(name="blue", endpoint_name="crab", environment=environment.id, instance_count=1)
+    client.online_deployments.begin_create_or_update(alone).result()
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"x": [[1.0, 2.0]]}))
+    answer = client.online_endpoints.invoke("crab", request_file=str(request), deployment_name="blue")
+    assert json.loads(answer) == {"y": [[3.0, 6.0]]}
 
 
 def test_script_that_cannot_start_is_a_crash_with_its_traceback(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
@@ -388,6 +418,13 @@ def make_endpoint(client: Any, name: str) -> None:
     from azure.ai.ml.entities import ManagedOnlineEndpoint
 
     client.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name=name, auth_mode="key")).result()
+
+
+def ask_by_traffic(client: Any, name: str, request: Path) -> requests.Response:
+    """Ask without naming a deployment, which the SDK cannot do once it has named one in this process."""
+    uri, key = client.online_endpoints.get(name).scoring_uri, client.online_endpoints.get_keys(name).primary_key
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    return requests.post(uri, data=request.read_bytes(), headers=headers, timeout=60)
 
 
 def set_traffic(client: Any, endpoint_name: str, traffic: dict[str, int]) -> None:

@@ -13,6 +13,7 @@ from tests.fakes.azure.schema import Validator
 
 # What azure-ai-ml 1.35.2 sent; made by tests/fakes/test_azure.py with PACKHOUSE_RECORD_AZURE set to this file.
 RECORDED = json.loads((Path(__file__).parent / "azure" / "recorded_requests.json").read_text(encoding="utf-8"))
+# What is missed is no fault: another key in a map of free texts or numbers.
 CAUGHT_AT_LEAST = 0.95
 # Members that the contract requires, in the places where the SDK sends them.
 REQUIRED = {"properties", "location", "authMode", "dataUri", "dataType", "endpointComputeType", "scoringScript", "serverType"}

@@ -25,6 +25,7 @@ from tests.fakes.azure.azurite import cache_folder
 from tests.fakes.azure.datastores import Datastores
 from tests.fakes.azure.endpoints import Deployment
 from tests.fakes.azure.messages import ServiceError
+from tests.fakes.azure.packages import ModelPackages
 
 INSTALL_TIMEOUT_S = 600
 START_TIMEOUT_S = 120
@@ -71,16 +72,16 @@ class Serve:
     models: Assets
     environments: Assets
     codes: Assets
+    packages: ModelPackages
 
     def __call__(self, deployment: Deployment) -> None:
         """Start the server; a deployment without code has none to start."""
-        properties = deployment.properties
+        asset, code, environment_id = self._parts(deployment.properties)
         place = self.folder / deployment.endpoint / f"{deployment.name}-{time.monotonic_ns()}"
-        code = properties.get("codeConfiguration")
-        environment = self.environments.properties(properties["environmentId"]) if properties.get("environmentId") else None
-        variables = {str(name): str(value) for name, value in (properties.get("environmentVariables") or {}).items()}
-        if properties.get("model"):
-            variables["AZUREML_MODEL_DIR"] = str(self._fetch_model(deployment, properties["model"], place / "azureml-models"))
+        environment = self.environments.properties(environment_id) if environment_id else None
+        variables = dict(deployment.properties.get("environmentVariables") or {})
+        if asset:
+            variables["AZUREML_MODEL_DIR"] = str(self._fetch_model(deployment, asset, place / "azureml-models"))
         if code is None or environment is None:
             return
         sources = self.datastores.download(self.codes.properties(code["codeId"])["codeUri"], place / "code")
@@ -90,6 +91,14 @@ class Serve:
             raise ServiceError(400, "ResourceNotReady", CRASHED)
         python = self._build(environment)
         self._start(deployment, python, script, variables, place / "server.log")
+
+    def _parts(self, properties: Mapping[str, Any]) -> tuple[str | None, Mapping[str, str] | None, str | None]:
+        """Return model, code and environment: those of the deployment, or those that went into its image."""
+        environment = properties.get("environmentId")
+        package = self.packages.find(environment) if environment else None
+        if package is not None:
+            return package.model, package.code, package.environment
+        return properties.get("model"), properties.get("codeConfiguration"), environment
 
     def _fetch_model(self, deployment: Deployment, asset: str, folder: Path) -> Path:
         """Fetch a model; as in Azure, what was registered lies one level below the folder that the script is told."""

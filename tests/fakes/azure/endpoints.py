@@ -87,7 +87,7 @@ class Endpoints(ABC):
         return {
             f"{self.kind}Endpoints_CreateOrUpdate": self._put_endpoint,
             f"{self.kind}Endpoints_Get": lambda call: Response(200, self._endpoint_resource(self._endpoint(call))),
-            f"{self.kind}Endpoints_List": lambda _call: listed(map(self._endpoint_resource, self.endpoints.values())),
+            f"{self.kind}Endpoints_List": lambda _call: listed(map(self._endpoint_resource, list(self.endpoints.values()))),
             f"{self.kind}Endpoints_Delete": self._delete_endpoint,
             f"{self.kind}Endpoints_ListKeys": lambda call: Response(200, dict(self._endpoint(call).keys)),
             f"{self.kind}Deployments_CreateOrUpdate": self._put_deployment,
@@ -164,7 +164,7 @@ class Endpoints(ABC):
         return Response(200 if existing else 201, answer, headers)
 
     def _list_deployments(self, call: Call) -> Response:
-        return listed(map(self._deployment_resource, self._endpoint(call).deployments.values()))
+        return listed(map(self._deployment_resource, list(self._endpoint(call).deployments.values())))
 
     def _delete_endpoint(self, call: Call) -> Response:
         endpoint = self.endpoints.get(call.names["endpointName"])
@@ -221,7 +221,7 @@ def _check_idle(item: Endpoint | Deployment) -> None:
 def _settle(item: Changing, work: Callable[[Changing], None]) -> None:
     try:
         work(item)
-    except ServiceError:
+    except Exception:
         item.state = "Failed"
         raise
     item.state = "Succeeded"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.fakes.azure.identity import Identity
 from tests.fakes.azure.long_running import LongRunningOperations
 from tests.fakes.azure.messages import Request, Response, ServiceError
 from tests.fakes.azure.online import OnlineEndpoints
+from tests.fakes.azure.packages import ModelPackages
 from tests.fakes.azure.proxy import Proxy
 from tests.fakes.azure.resource_manager import HOST as MANAGEMENT_HOST
 from tests.fakes.azure.resource_manager import ResourceManager
@@ -64,6 +66,7 @@ class FakeAzure:
             f"https://{MANAGEMENT_HOST}/subscriptions/{self.subscription_id}/providers"
             f"/Microsoft.MachineLearningServices/locations/{LOCATION}"
         )
+        self._packages = ModelPackages(self._long_running, self._assets["environments"])
         self.serve = Serve(
             self._folder / "containers",
             self._outside,
@@ -71,6 +74,7 @@ class FakeAzure:
             self._assets["models"],
             self._assets["environments"],
             self._assets["codes"],
+            self._packages,
         )
         self.on_deploy: Callable[[Deployment], None] = self.serve
         self._online = OnlineEndpoints(self._long_running, self._deploy)
@@ -108,7 +112,7 @@ class FakeAzure:
         """What a process needs to take the fake for Azure, signed in as the service principal."""
         bundle = str(self._authority.bundle())
         trust = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), bundle)
-        direct = "127.0.0.1,localhost"
+        direct = ",".join(filter(None, ["127.0.0.1", "localhost", self._outside.get("NO_PROXY", "")]))
         return {
             **trust,
             "HTTPS_PROXY": self._proxy.url,
@@ -214,10 +218,11 @@ class FakeAzure:
         times: int = 1,
         retry_after: float | None = None,
         drop_connection: bool = False,
+        delay_s: float = 0.0,
     ) -> None:
-        """Make the next `times` requests fail whose path, with its host, contains the regular expression `path`."""
+        """Make the next `times` requests fail, `delay_s` late, whose host and path contain the regular expression `path`."""
         pattern = re.compile(path, re.IGNORECASE)
-        self.faults.add(Fault(method, pattern, status, code, message, times, retry_after, drop_connection))
+        self.faults.add(Fault(method, pattern, status, code, message, times, retry_after, drop_connection, delay_s))
 
     @property
     def _workspace_path(self) -> str:
@@ -225,7 +230,7 @@ class FakeAzure:
         return f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{self.workspace}"
 
     def _handlers(self) -> dict[str, Any]:
-        handlers = {"Workspaces_Get": self._get_workspace, **self._datastores.operations()}
+        handlers = {"Workspaces_Get": self._get_workspace, **self._datastores.operations(), **self._packages.operations()}
         for kind in self._assets.values():
             handlers |= kind.operations()
         handlers |= {**self._online.operations(), **self._batch.operations()}
@@ -247,6 +252,8 @@ class FakeAzure:
     def _answer(self, request: Request) -> Response | None:
         self.requests.append(request)
         fault = self.faults.take(request.method, f"{request.host}{request.path}")
+        if fault is not None and fault.delay_s:
+            time.sleep(fault.delay_s)
         if fault is not None and fault.drop_connection:
             return None
         if fault is not None:

@@ -37,6 +37,9 @@ class LongRunning:
             self.result = self.work()
         except ServiceError as error:
             self.error = error
+        except Exception as error:
+            self.error = ServiceError(500, "InternalServerError", f"The fake failed: {error!r}")
+            raise
 
     def status(self) -> dict[str, Any]:
         """What a poll sees; the first ones always see it going on."""
