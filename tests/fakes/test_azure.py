@@ -170,10 +170,24 @@ def test_data_folder_comes_back_with_the_long_address(
     from azure.ai.ml.entities import Data
 
     registered = client.data.create_or_update(Data(name="orchard", version="1", path=str(model_folder), type="uri_folder"))
-    assert registered.path.startswith(f"azureml://subscriptions/{azure.subscription_id}/")
+    workspace = f"subscriptions/{azure.subscription_id}/resourcegroups/{azure.resource_group}/workspaces/{azure.workspace}"
+    assert registered.path.startswith(f"azureml://{workspace}/datastores/workspaceblobstore/paths/LocalUpload/")
     assert registered.path.endswith("/model/")
     folder = azure.download(azure.data["orchard"]["1"]["dataUri"], tmp_path / "downloaded")
     assert (folder / "model.onnx").read_bytes() == FILES["model.onnx"]
+
+
+def test_archived_versions_are_kept_but_not_listed(azure: FakeAzure, client: Any, model_folder: Path) -> None:
+    from azure.ai.ml.entities import Data
+
+    client.models.create_or_update(make_model(model_folder, "windfalls"))
+    client.data.create_or_update(Data(name="windfalls", version="1", path=str(model_folder), type="uri_folder"))
+    for operations, kept in ((client.models, azure.models), (client.data, azure.data)):
+        operations.archive("windfalls", "1")
+        assert kept["windfalls"]["1"]["isArchived"]
+        assert list(operations.list("windfalls")) == []
+        operations.restore("windfalls", "1")
+        assert [asset.version for asset in operations.list("windfalls")] == ["1"]
 
 
 def test_version_of_an_environment_cannot_be_changed(azure: FakeAzure, client: Any) -> None:

@@ -13,6 +13,13 @@ OpenAPI files; what broke them is in ``violations``.
 A deployment is real as well: its code and its model are fetched from Azurite and served by azureml-inference-server-http in an
 environment made from its conda file, so that ``invoke`` returns predictions. Assign ``on_deploy`` to have it fail instead.
 
+``fail`` makes chosen requests fail, late or never answered, blobs and tokens included. Every secret that was handed out is in
+``secrets``, to be looked for in what a run wrote.
+
+Assumed, because no recording shows them: the status 400 for another content under the same model or data version, 409 for a
+change during a change, and 400 for a deployment to an endpoint that failed. Batch jobs are accepted and not run. There is no
+registry: its contract is not published.
+
 What it cannot show: permissions by role, quota as it is, image builds, private networks, and what the service checks beyond its
 OpenAPI.
 """

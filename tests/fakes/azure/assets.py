@@ -1,7 +1,6 @@
 """Versioned assets: models, data, environments and code. A version, once registered, keeps its content."""
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,18 +39,18 @@ class Assets:
 
     def _create_or_update(self, call: Call) -> Response:
         versions = self.versions.setdefault(call.names["name"], {})
-        version, properties = call.names["version"], deepcopy(call.body["properties"])
+        version, properties = call.names["version"], self.completed(call.body["properties"])
         existing = versions.get(version)
         if existing is not None and any(existing.get(member) != properties.get(member) for member in self.content):
             raise self.conflict
         versions[version] = {**(existing or {}), **properties}
-        return Response(200 if existing else 201, self._resource(call.path, versions[version]))
+        return Response(200 if existing else 201, resource(call.path, versions[version]))
 
     def _get(self, call: Call) -> Response:
         properties = self.versions.get(call.names["name"], {}).get(call.names["version"])
         if properties is None:
             raise not_found(f"{self.kind} {call.names['name']}:{call.names['version']}")
-        return Response(200, self._resource(call.path, properties))
+        return Response(200, resource(call.path, properties))
 
     def _list(self, call: Call) -> Response:
         if wanted := call.query.get("hash"):
@@ -63,7 +62,7 @@ class Assets:
             (version, versions[version]) for version in reversed(versions) if not versions[version].get("isArchived")
         ]
         shown = newest_first[: int(call.query.get("$top", len(newest_first)))]
-        return listed(self._resource(f"{call.path}/{version}", properties) for version, properties in shown)
+        return listed(resource(f"{call.path}/{version}", properties) for version, properties in shown)
 
     def _with_hash(self, path: str, wanted: str) -> Iterator[dict[str, Any]]:
         """Yield versions of any name with this content, as the service does."""
@@ -71,7 +70,7 @@ class Assets:
         for name, versions in self.versions.items():
             for version, properties in versions.items():
                 if properties.get("properties", {}).get("hash_sha256") == wanted:
-                    yield self._resource(f"{base}/{self.segment}/{name}/versions/{version}", properties)
+                    yield resource(f"{base}/{self.segment}/{name}/versions/{version}", properties)
 
     def _get_container(self, call: Call) -> Response:
         versions = self.versions.get(call.names["name"])
@@ -94,28 +93,26 @@ class Assets:
             properties["dataType"] = versions[latest]["dataType"]
         return resource(path, properties)
 
-    def _resource(self, path: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-        return resource(path, self.shown(properties))
-
-    def shown(self, properties: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the properties as the service shows them."""
+    def completed(self, properties: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the properties as the service keeps and shows them."""
         return dict(properties)
 
 
 class ModelAssets(Assets):
     """Models; the SDK reads their flavours without asking whether there are any."""
 
-    def shown(self, properties: Mapping[str, Any]) -> dict[str, Any]:
+    def completed(self, properties: Mapping[str, Any]) -> dict[str, Any]:
         """Return the properties with flavours, none where none were given."""
         return {"flavors": {}, **properties}
 
 
+@dataclass
 class DataAssets(Assets):
-    """Data assets, whose addresses the service completes."""
+    """Data assets, whose addresses the service completes; `prefix` leads to the workspace."""
 
-    prefix = ""
+    prefix: str = ""
 
-    def shown(self, properties: Mapping[str, Any]) -> dict[str, Any]:
+    def completed(self, properties: Mapping[str, Any]) -> dict[str, Any]:
         """Return the long address, with a slash at the end of a folder's."""
         uri = str(properties["dataUri"]).replace("azureml://datastores/", f"azureml://{self.prefix}/datastores/", 1)
         if properties["dataType"] == "uri_folder" and not uri.endswith("/"):
@@ -126,34 +123,30 @@ class DataAssets(Assets):
 class CodeAssets(Assets):
     """Code; the SDK sends a number among its properties, which the service keeps as a text."""
 
-    def shown(self, properties: Mapping[str, Any]) -> dict[str, Any]:
+    def completed(self, properties: Mapping[str, Any]) -> dict[str, Any]:
         """Return the properties with texts only."""
         return {**properties, "properties": {name: str(value) for name, value in properties.get("properties", {}).items()}}
 
 
 def models() -> ModelAssets:
     """Return the registry of models."""
-    refusal = ServiceError(400, "UserError", "(UserError) Asset paths cannot be updated.")
+    refusal = ServiceError(400, "UserError", "Asset paths cannot be updated.")
     return ModelAssets("Model", "models", ("modelUri", "modelType"), refusal)
 
 
 def data(prefix: str) -> DataAssets:
     """Return the registry of data assets; `prefix` leads to the workspace in long addresses."""
-    refusal = ServiceError(400, "UserError", "(UserError) Asset paths cannot be updated.")
-    assets = DataAssets("Data", "data", ("dataUri", "dataType"), refusal)
-    assets.prefix = prefix
-    return assets
+    refusal = ServiceError(400, "UserError", "Asset paths cannot be updated.")
+    return DataAssets("Data", "data", ("dataUri", "dataType"), refusal, prefix=prefix)
 
 
 def environments() -> Assets:
     """Return the registry of environments."""
-    refusal = ServiceError(
-        409, "UserError", "(UserError) The environment with this version is already registered and cannot be changed."
-    )
+    refusal = ServiceError(409, "UserError", "The environment with this version is already registered and cannot be changed.")
     return Assets("Environment", "environments", ("image", "condaFile", "build", "inferenceConfig"), refusal)
 
 
 def codes() -> CodeAssets:
     """Return the registry of code assets."""
-    refusal = ServiceError(400, "UserError", "(UserError) Asset paths cannot be updated.")
+    refusal = ServiceError(400, "UserError", "Asset paths cannot be updated.")
     return CodeAssets("Code", "codes", ("codeUri",), refusal)

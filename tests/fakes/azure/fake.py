@@ -58,7 +58,9 @@ class FakeAzure:
         self._blob_session.trust_env = False
         self._assets = {
             "models": assets.models(),
-            "data": assets.data(self._workspace_path.lstrip("/").replace("resourceGroups", "resourcegroups")),
+            "data": assets.data(
+                f"subscriptions/{self.subscription_id}/resourcegroups/{self.resource_group}/workspaces/{self.workspace}"
+            ),
             "environments": assets.environments(),
             "codes": assets.codes(),
         }

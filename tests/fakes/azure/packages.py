@@ -54,9 +54,7 @@ class ModelPackages:
         versions = self.environments.versions.setdefault(name, {})
         version = wanted or str(len(versions) + 1)
         if version in versions:
-            raise ServiceError(
-                409, "UserError", f"(UserError) Environment {name} with version {version} is already registered."
-            )
+            raise ServiceError(409, "UserError", f"Environment {name} with version {version} is already registered.")
         versions[version] = {"image": f"packhouse.azurecr.io/packages/{name}:{version}", "environmentType": "UserCreated"}
         self.packages[name, version] = package
         target = f"{TARGET.sub('', request['targetEnvironmentId'])}/environments/{name}/versions/{version}"
