@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import onnx
@@ -411,6 +413,20 @@ def test_request_that_breaks_the_contract_is_refused_and_recorded(azure: FakeAzu
         client.models.create_or_update(make_model(model_folder, "no spaces, please"))
     assert "path.name: 'no spaces, please' does not match" in azure.violations[-1]
     azure.violations[:] = before
+
+
+def test_other_hosts_are_reached_as_without_the_fake(azure: FakeAzure) -> None:
+    proxy = urlsplit(azure.environment["HTTPS_PROXY"])
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere, socket.create_connection((proxy.hostname, proxy.port)) as caller:
+        caller.sendall(f"CONNECT 127.0.0.1:{elsewhere.getsockname()[1]} HTTP/1.1\r\n\r\n".encode())
+        other, _ = elsewhere.accept()
+        with other:
+            assert caller.recv(1024).startswith(b"HTTP/1.1 200")
+            caller.sendall(b"hello")
+            assert other.recv(1024) == b"hello"
+            other.sendall(b"good day")
+            assert caller.recv(1024) == b"good day"
+    assert "127.0.0.1" in azure.tunnelled
 
 
 def test_everything_secret_is_known(azure: FakeAzure, client: Any, model_folder: Path) -> None:

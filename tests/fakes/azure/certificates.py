@@ -41,13 +41,10 @@ class CertificateAuthority:
         )
         self.certificate = folder / "authority.pem"
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def bundle(self) -> Path:
-        """Write this authority and those that the machine trusts already into one file."""
+        # With those that the machine trusts already, for what goes through the proxy to other hosts.
         trusted = ssl.get_default_verify_paths().cafile
-        path = self._folder / "bundle.pem"
-        path.write_bytes(self.certificate.read_bytes() + (Path(trusted).read_bytes() if trusted else b""))
-        return path
+        self.bundle = folder / "bundle.pem"
+        self.bundle.write_bytes(self.certificate.read_bytes() + (Path(trusted).read_bytes() if trusted else b""))
 
     def issue(self, host: str) -> tuple[Path, Path]:
         """Return the certificate and the key for a host."""

@@ -112,7 +112,7 @@ class FakeAzure:
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs to take the fake for Azure, signed in as the service principal."""
-        bundle = str(self._authority.bundle())
+        bundle = str(self._authority.bundle)
         trust = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), bundle)
         direct = ",".join(filter(None, ["127.0.0.1", "localhost", self._outside.get("NO_PROXY", "")]))
         return {
