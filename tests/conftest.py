@@ -24,7 +24,7 @@ os.environ.update(
 )
 os.environ.pop("PREFECT_API_URL", None)
 
-SHOWN = ("prefect", "pydantic", "numpy", "onnx", "onnxruntime", "scikit-learn", "mlflow-skinny")
+SHOWN = ("prefect", "pydantic", "numpy", "onnx", "onnxruntime", "scikit-learn", "mlflow-skinny", "azure-ai-ml")
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
