@@ -4,6 +4,7 @@ from typing import Any, Protocol, cast
 
 from prefect.blocks.core import Block
 
+from blocks.register import block_types
 from packhouse.errors import RegistrationFailed
 
 
@@ -17,6 +18,7 @@ class Connecting(Protocol):
 
 def connect(name: str) -> Any:
     """Return the client of the block ``<type>/<name>``. Raises RegistrationFailed where there is none."""
+    block_types()  # Prefect finds the class of a block among those that are imported
     try:
         block = Block.load(name, _sync=True)  # type: ignore[call-arg]
     except ValueError as error:

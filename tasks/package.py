@@ -12,6 +12,7 @@ from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 import packhouse
@@ -181,7 +182,7 @@ def has_its_files(package: Package, store: ArtifactStore) -> bool:
 def _workplace() -> Iterator[Workplace]:
     store = artifact_store()
     with store.staging() as scratch:
-        yield Workplace(store, scratch, package_cache(), connect)
+        yield Workplace(store, scratch, package_cache(), connect, flow_run.id)
 
 
 @contextmanager
