@@ -138,7 +138,8 @@ def register_package(job: PackagingJob, packaging: Packaging, package: Package, 
 @task(task_run_name="package {packaging.type} {packaging.output_name}", cache_policy=NO_CACHE, persist_result=False)
 def deliver_package(job: PackagingJob, packaging: Packaging, output_dir: Path) -> State[Any]:
     """Take a package through its four steps; what fails one goes no further. The result is a `Delivery` in any case."""
-    delivery = Delivery(type=packaging.type, name=packaging.output_name)
+    settings = packaging.model_dump(mode="json")
+    delivery = Delivery(type=packaging.type, name=packaging.output_name, settings=settings)
     made = partial(has_its_files, store=artifact_store())
     steps: dict[Step, Callable[[Delivery], dict[str, Any]]] = {
         "create": lambda _: {"package": result_of(create_package, (job, packaging), made)},

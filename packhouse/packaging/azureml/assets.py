@@ -113,6 +113,20 @@ class AzureMLAssets(Packaging):
         where = f"registered with {self.workspace} as {self.noun} {self.name}_<accelerator>_<rank>, {version}"
         return f"{made}, {where if self.workspace else 'not registered'}"
 
+    def remote_calls(self) -> Sequence[str]:
+        """Return the requests to Azure Resource Manager and to the store of the workspace; each is made for every asset."""
+        if self.workspace is None:
+            return ()
+        versions = f"{self.kind}/{self.name}_<accelerator>_<rank>/versions"
+        version = "<next>" if self.version == "auto" else self.version
+        return (
+            f"GET {self.workspace}: whether it is there",
+            f"GET {versions}: whether the content is registered",
+            "and where it is not: GET datastores/workspaceblobstore, POST datastores/workspaceblobstore/listSecrets",
+            "HEAD, PUT LocalUpload/<sha256>/… in its container, one request per file, more above 64 MiB",
+            f"PUT {versions}/{version}",
+        )
+
     def create(self, job: PackagingJob, workplace: Workplace) -> Path:
         """Write a folder for each candidate."""
         contents: dict[str, Content] = {}

@@ -130,6 +130,14 @@ def test_plan_says_what_is_registered_where_and_as_what() -> None:
     assert AzureMLModels(workspace=None).plan().endswith("of every accelerator, not registered")
 
 
+def test_plan_lists_every_kind_of_request_that_is_made() -> None:
+    calls = AzureMLModels(name="out", version="auto").remote_calls()
+    assert [call.split()[0] for call in calls] == ["GET", "GET", "and", "HEAD,", "PUT"]
+    assert calls[-1] == "PUT models/out_<accelerator>_<rank>/versions/<next>"
+    assert AzureMLData(name="out").remote_calls()[-1] == "PUT data/out_<accelerator>_<rank>/versions/1"
+    assert AzureMLModels(workspace=None).remote_calls() == ()
+
+
 def test_without_a_workspace_nothing_is_registered(tmp_path: Path) -> None:
     packing, packaging = make_packing(tmp_path, ONE), AzureMLModels(workspace=None)
     assert packaging.register(packing.create(packaging), packing.job, packing.workplace) == ()
