@@ -16,7 +16,13 @@ from azure.ai.ml import MLClient
 from azure.ai.ml.constants import AssetTypes, ListViewType
 from azure.ai.ml.entities import Data, Model
 from azure.ai.ml.exceptions import MlException
-from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+)
 from azure.identity import (
     AzureAuthorityHosts,
     CertificateCredential,
@@ -102,14 +108,24 @@ def answer(request: dict[str, Any], workspace: Workspace | None) -> tuple[dict[s
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """Return exception, code, status and message of what Azure refused, taken from the first cause that Azure gave."""
-    told = next((cause for cause in _causes(error) if isinstance(cause, AzureError)), error)
+    """Return exception, code, status and message of what Azure refused, taken from the first cause that Azure's SDK gave.
+
+    That nobody answered when logging in is no fault of the credential, though the SDK says so.
+    """
+    causes = list(_causes(error))
+    told = next((cause for cause in causes if isinstance(cause, AzureError)), error)
     status, code = None, None
     if isinstance(told, HttpResponseError):
         status = told.status_code
         code = getattr(told.error, "code", None) or getattr(told, "error_code", None)
     message = getattr(getattr(told, "error", None), "message", None) or getattr(told, "message", None) or str(told)
-    kind = CredentialUnavailableError if isinstance(told, CredentialUnavailableError) else type(told)
+    kind: type[BaseException] = type(told)
+    if isinstance(told, CredentialUnavailableError):
+        kind = CredentialUnavailableError
+    elif isinstance(told, ClientAuthenticationError) and any(
+        isinstance(cause, OSError | ServiceRequestError) for cause in causes
+    ):
+        kind = ServiceRequestError
     return {
         "kind": kind.__name__,
         "code": None if code is None else str(getattr(code, "value", code)),
