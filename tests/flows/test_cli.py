@@ -105,7 +105,7 @@ def test_bad_input_as_json_lists_every_problem(tmp_path: Path) -> None:
 def test_plan_lists_what_registering_asks_of_others(tmp_path: Path) -> None:
     config = write_job(tmp_path, packaging={"type": "AzureMLModels", "workspace": "production", "version": 3})
     printed = call("plan", config).stdout
-    assert "GET azureml-workspace/production: whether it is there" in printed
+    assert "POST to log in, and GET azureml-workspace/production: whether it is there" in printed
     assert "PUT models/OutputModels_<accelerator>_<rank>/versions/3" in printed
 
 

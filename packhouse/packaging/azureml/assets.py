@@ -114,13 +114,13 @@ class AzureMLAssets(Packaging):
         return f"{made}, {where if self.workspace else 'not registered'}"
 
     def remote_calls(self) -> Sequence[str]:
-        """Return the requests to Azure Resource Manager and to the store of the workspace; each is made for every asset."""
+        """Return the requests to Azure: the first once, the others for every asset."""
         if self.workspace is None:
             return ()
         versions = f"{self.kind}/{self.name}_<accelerator>_<rank>/versions"
         version = "<next>" if self.version == "auto" else self.version
         return (
-            f"GET {self.workspace}: whether it is there",
+            f"POST to log in, and GET {self.workspace}: whether it is there",
             f"GET {versions}: whether the content is registered",
             "and where it is not: GET datastores/workspaceblobstore, POST datastores/workspaceblobstore/listSecrets",
             "HEAD, PUT LocalUpload/<sha256>/… in its container, one request per file, more above 64 MiB",
@@ -196,13 +196,15 @@ class AzureMLAssets(Packaging):
             files = {
                 file.removeprefix(f"{name}/"): known for file, known in manifest.files.items() if file.startswith(f"{name}/")
             }
-            for file, known in files.items():
-                if measure(package / name / file).sha256 != known.sha256:
+            folder = package / name
+            found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+            for file in sorted(found | files.keys()):
+                if file not in found & files.keys() or measure(folder / file).sha256 != files[file].sha256:
                     raise RegistrationFailed(f"{name}/{file} is not what was validated; run again")
             yield Asset(
                 kind=self.kind,
                 name=name,
-                folder=package / name,
+                folder=folder,
                 digest=digest_of({file: known.sha256 for file, known in files.items()}),
                 description=self.description,
                 tags=_tags(packaged, flow_run),

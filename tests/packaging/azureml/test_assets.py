@@ -132,7 +132,7 @@ def test_plan_says_what_is_registered_where_and_as_what() -> None:
 
 def test_plan_lists_every_kind_of_request_that_is_made() -> None:
     calls = AzureMLModels(name="out", version="auto").remote_calls()
-    assert [call.split()[0] for call in calls] == ["GET", "GET", "and", "HEAD,", "PUT"]
+    assert [call.split()[0] for call in calls] == ["POST", "GET", "and", "HEAD,", "PUT"]
     assert calls[-1] == "PUT models/out_<accelerator>_<rank>/versions/<next>"
     assert AzureMLData(name="out").remote_calls()[-1] == "PUT data/out_<accelerator>_<rank>/versions/1"
     assert AzureMLModels(workspace=None).remote_calls() == ()
@@ -143,11 +143,16 @@ def test_without_a_workspace_nothing_is_registered(tmp_path: Path) -> None:
     assert packaging.register(packing.create(packaging), packing.job, packing.workplace) == ()
 
 
-def test_a_file_that_is_not_what_was_validated_is_not_uploaded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spoil", ["changed", "added", "missing"])
+def test_what_is_not_what_was_validated_is_not_uploaded(tmp_path: Path, spoil: str) -> None:
     packing, packaging = make_packing(tmp_path, ONE), AzureMLModels()
     package = packing.create(packaging)
-    (package / "OutputModels_cpu-cpu_1" / "metrics.json").write_text("{}")
-    with pytest.raises(RegistrationFailed, match=r"metrics\.json is not what was validated"):
+    file = package / "OutputModels_cpu-cpu_1" / ("more.json" if spoil == "added" else "metrics.json")
+    if spoil == "missing":
+        file.unlink()
+    else:
+        file.write_text("{}")
+    with pytest.raises(RegistrationFailed, match=rf"{file.name} is not what was validated"):
         packaging.register(package, packing.job, packing.workplace)
 
 
