@@ -44,9 +44,9 @@ from typing import Any
 import httpx
 import numpy as np
 import onnx
-import uv
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.olive import CACHE, olive_environment
 from packhouse.demo import make_demo
 
 ROOT = Path(__file__).parent.parent
@@ -295,22 +295,6 @@ def write_convolutions(path: Path, depth: int) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
 
 
-def olive_environment(cache: Path) -> Path | None:
-    """Return the interpreter of an environment with Olive, made if it is not there; None where that is not possible."""
-    python = cache / "olive" / "bin" / "python"
-    versions = [f"{name}=={__import__(name).__version__}" for name in SAME_VERSION]
-    steps = (
-        [uv.find_uv_bin(), "venv", "--allow-existing", "--python", sys.executable, str(cache / "olive")],
-        [uv.find_uv_bin(), "pip", "install", "--python", str(python), *OLIVE, *versions],
-    )
-    for step in steps:
-        done = subprocess.run(step, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"Olive is left out, since it cannot be installed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
-            return None
-    return python
-
-
 @contextmanager
 def prefect_api(machine: Machine) -> Iterator[tuple[str, int]]:
     """Serve a Prefect API, and give its URL and process id."""
@@ -387,14 +371,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="turns of all evaluators (5)")
     parser.add_argument("--commands", type=int, default=2, help="turns of the whole commands (2; 0 for none)")
     parser.add_argument("--counts", type=int, nargs="*", default=[6, 20], help="tiny candidates of the whole commands (6 20)")
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "packhouse-benchmark"
-    parser.add_argument("--cache", type=Path, default=default, help="folder for Olive's environment, several GB (%(default)s)")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for Olive's environment, several GB (%(default)s)")
     parser.add_argument("--without-olive", action="store_true", help="leave Olive out")
     parser.add_argument("--json", type=Path, help="write all that was measured to this file")
     options = parser.parse_args()
     cache = options.cache.absolute()
     cache.mkdir(parents=True, exist_ok=True)
-    machine = Machine(cache, None if options.without_olive else olive_environment(cache))
+    versions = [f"{name}=={__import__(name).__version__}" for name in SAME_VERSION]
+    machine = Machine(cache, None if options.without_olive else olive_environment(cache / "olive", *OLIVE, *versions))
     print(f"{os.cpu_count()} CPUs, load before {os.getloadavg()[0]:.1f}")
     measured: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="packhouse-benchmark-") as name, prefect_api(machine) as (url, server):

@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from packhouse.packaging import packaging_types
+from packhouse.packaging.registry import packaging_types
 from packhouse.release import read_release
 from tasks.package import package_all
 from tasks.publish import publish_again

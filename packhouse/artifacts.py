@@ -13,15 +13,16 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
-from packhouse.errors import ArtifactError
-from packhouse.records import Record
+from packhouse.errors import ArtifactError, explained
+from packhouse.records import Record, digest_of
 
 # Larger pieces leave the processor's cache between reading and hashing, and make writing several times slower.
 CHUNK_BYTES = 256 << 10
 ORPHAN_AGE_S = 86_400
-OWNED = re.compile(r"\.(\d+)-[0-9a-f]{8}\.tmp$")
+OWNED = re.compile(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp$")
 
 
 class Artifact(Record):
@@ -88,13 +89,16 @@ class ArtifactStore:
             remove_orphans(self._blobs.parent)
 
     def is_intact(self, artifact: Artifact) -> bool:
-        """Whether the store has an artifact, and all its bytes are what they were when they were put there."""
-        return artifact.sha256 in self and measure(self.path(artifact.sha256)).sha256 == artifact.sha256
+        """Whether the store has an artifact, and all its bytes can be read and are what they were when they were put there."""
+        try:
+            return artifact.sha256 in self and measure(self.path(artifact.sha256)).sha256 == artifact.sha256
+        except OSError:
+            return False
 
     def place(self, artifact: Artifact, destination: Path) -> None:
         """Put an artifact at `destination`, replacing what is there in one step: a link where possible, else a copy."""
         source = self.path(artifact.sha256)
-        beside = destination.with_name(f".{destination.name}{owned_suffix()}")
+        beside = destination.with_name(f".{owned_suffix()}")
         try:
             try:
                 os.link(source, beside)
@@ -111,14 +115,27 @@ class ArtifactStore:
 
 
 def owned_suffix() -> str:
-    """Return an ending for the name of something temporary that says which process it belongs to."""
-    return f".{os.getpid()}-{os.urandom(4).hex()}.tmp"
+    """Return an ending for the name of something temporary that says which process of which machine it belongs to."""
+    return f".{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.tmp"
+
+
+@cache
+def _machine() -> str:
+    """Return a name of all that sees the same processes under the same ids: a start of the kernel, and a namespace in it."""
+    try:
+        made_of = [
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"),
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
+    except OSError:  # nothing is known of other processes then, as if each were on a machine of its own
+        made_of = [os.urandom(16).hex()]
+    return digest_of(made_of)[:8]
 
 
 def remove_orphans(folder: Path) -> None:
-    """Remove hidden temporary files and folders in `folder` that are a day old and whose process is no more.
+    """Remove hidden temporary files and folders in `folder` whose process is no more.
 
-    Their age counts because the process may be one of another machine that shares the folder.
+    Those of another machine that shares the folder, whose processes cannot be seen, are removed when they are a day old.
     """
     for path in folder.glob(".*.tmp"):
         owner = OWNED.search(path.name)
@@ -126,7 +143,7 @@ def remove_orphans(folder: Path) -> None:
             is_old = time.time() - path.lstat().st_mtime > ORPHAN_AGE_S
         except FileNotFoundError:  # its own run was faster
             continue
-        if owner and is_old and not Path("/proc", owner[1]).exists():
+        if owner and (not Path("/proc", owner[2]).exists() if owner[1] == _machine() else is_old):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -139,9 +156,7 @@ def storing(what: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArtifactError(
-            f"{what} cannot be stored with the results ({error}); free space on that disk and run again"
-        ) from error
+        raise ArtifactError(f"{what} cannot be stored with the results: {explained(error)}") from error
 
 
 def measure_bytes(content: bytes) -> Artifact:

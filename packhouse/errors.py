@@ -5,15 +5,18 @@
     ├── EvaluationFailed      one candidate could not be evaluated on one accelerator; the others go on
     ├── PackagingFailed       one package could not be made; the others go on
     ├── RegistrationFailed    one package could not be published; the others go on
-    ├── ArtifactError         the artifact store lost, or cannot take, bytes
+    ├── ArtifactError         the artifact store lost bytes, or it or the output folder cannot take them
     └── VerificationFailed    a package is not what it says it is
 
 An error says what happened, where, and what to do about it.
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
+
+NO_ROOM, NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class PackhouseError(Exception):
@@ -66,8 +69,17 @@ class RegistrationFailed(PackhouseError):
 
 
 class ArtifactError(PackhouseError):
-    """The artifact store cannot give back, or cannot take, the bytes of a digest."""
+    """The artifact store cannot give back the bytes of a digest, or it or the output folder cannot take bytes."""
 
 
 class VerificationFailed(PackhouseError):
     """A package was opened and is not what its manifest says."""
+
+
+def explained(error: OSError) -> str:
+    """Return what the system refused to do, and what to do about it where a disk is the cause."""
+    if error.errno in NO_ROOM:
+        return f"{error}; free space on that disk and run again"
+    if error.errno in NOT_WRITABLE:
+        return f"{error}; make it accessible to who runs this and run again"
+    return str(error)

@@ -9,8 +9,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from packhouse.artifacts import ArtifactStore, owned_suffix, remove_orphans
-from packhouse.release import Package
+from packhouse.errors import ArtifactError, explained
+from packhouse.provenance.config import BESIDE, RUN_SUFFIX
+from packhouse.release import Package, RunRecord
 
 # What the system says where a file is to replace a folder, or a folder anything but an empty one.
 OCCUPIED = (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST)
@@ -21,23 +25,28 @@ class OutputFolder:
     """A folder that people look into while runs write to it, maybe several at once."""
 
     def __init__(self, path: Path) -> None:
-        """Use the folder at `path`; it is made if needed."""
+        """Use the folder at `path`; it is made if needed. Raises ArtifactError where it cannot be."""
         self.path = path.absolute()
-        self.path.mkdir(parents=True, exist_ok=True)
+        with self._taking():
+            self.path.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the folder for the body, so that all that one run publishes stays together; waits for another run that does.
 
         What a run left beside when it was killed is removed.
+
+        Raises:
+            ArtifactError: the body, or this, could not write.
         """
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            remove_orphans(self.path)
-            yield
-        finally:
-            os.close(descriptor)
+        with self._taking():
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                remove_orphans(self.path)
+                yield
+            finally:
+                os.close(descriptor)
 
     def write(self, name: str, content: bytes) -> Path:
         """Write a file and return its path."""
@@ -54,7 +63,7 @@ class OutputFolder:
         (self.path / name).unlink(missing_ok=True)
 
     def publish(self, package: Package, store: ArtifactStore) -> Path:
-        """Put a package there and return its path.
+        """Put a package there and return its path. What lies beside an earlier one and speaks of that is removed first.
 
         Raises:
             ArtifactError: the store has lost its bytes.
@@ -68,10 +77,28 @@ class OutputFolder:
                     target = beside / Path(name).relative_to(package.name)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(store.path(artifact.sha256), target)
+            self._forget_another(package)
             _replace(place, beside)
         finally:
             _remove(beside)
         return place
+
+    def _forget_another(self, package: Package) -> None:
+        """Remove provenance, signature and run record unless they are of this very package."""
+        try:
+            record = RunRecord.model_validate_json((self.path / f"{package.name}{RUN_SUFFIX}").read_bytes())
+        except (OSError, ValidationError):
+            record = None
+        if record is None or record.digest != package.digest:
+            for suffix in BESIDE:
+                self.remove(package.name + suffix)
+
+    @contextlib.contextmanager
+    def _taking(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ArtifactError(f"the output folder {self.path} cannot be written: {explained(error)}") from error
 
     def _beside(self, name: str) -> Path:
         return self.path / f".{name}{owned_suffix()}"

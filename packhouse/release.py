@@ -30,7 +30,6 @@ NOT_PASSED: dict[Step, str] = {
 }
 RELEASE_NAME = "release.json"
 REPORT_NAME = "report.html"
-RUN_SUFFIX = ".run.json"  # of the file beside each package
 
 
 class Grading(Record):

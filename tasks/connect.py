@@ -18,7 +18,7 @@ class Connecting(Protocol):
 
 def connect(name: str) -> Any:
     """Return the client of the block ``<type>/<name>``. Raises RegistrationFailed where there is none."""
-    block_types()  # Prefect finds the class of a block among those that are imported
+    block_types()  # Prefect can only load blocks whose classes were imported
     try:
         block = Block.load(name, _sync=True)  # type: ignore[call-arg]
     except ValueError as error:

@@ -17,9 +17,10 @@ from prefect.states import Completed, Failed
 
 import packhouse
 from packhouse.artifacts import ArtifactStore, measure
-from packhouse.errors import PackagingFailed, PackhouseError, RegistrationFailed, VerificationFailed
+from packhouse.errors import PackagingFailed, PackhouseError, RegistrationFailed, VerificationFailed, explained
 from packhouse.output import OutputFolder
 from packhouse.packaging import Packaging, PackagingJob, Workplace
+from packhouse.packaging.registry import distribution_of_type
 from packhouse.records import Record, digest_of
 from packhouse.release import Delivery, Package, Registration, Step, StepFailure
 from packhouse.verification.score import Score, score
@@ -35,8 +36,9 @@ RETRY_AFTER_S = [2.0, 10.0, 30.0]
 
 def package_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
     """Return the address of the package's record in the result storage."""
-    content = [parameters["job"].content_digest, parameters["packaging"].content_digest, packhouse.__version__]
-    return "package-" + digest_of(content)
+    job, packaging = parameters["job"], parameters["packaging"]
+    made_by = [packhouse.__version__, distribution_of_type(packaging.type)]
+    return "package-" + digest_of([job.content_digest, packaging.content_digest, *made_by])
 
 
 def validation_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
@@ -65,7 +67,7 @@ def create_package(job: PackagingJob, packaging: Packaging) -> Package:
     Raises:
         PackagingFailed: with the reason, which no later run takes from the cache.
     """
-    with _workplace() as workplace, _failing_as(PackagingFailed):
+    with _failing_as(PackagingFailed), _workplace() as workplace:
         made = packaging.create(job, workplace)
         package = _adopt(packaging, made, workplace.store)
     _log(packaging, f"made: {package.size_bytes / 1e6:.1f} MB, SHA-256 {package.digest[:12]}")
@@ -80,7 +82,7 @@ def create_package(job: PackagingJob, packaging: Packaging) -> Package:
 )
 def validate_package(job: PackagingJob, packaging: Packaging, package: Package) -> Validation:
     """Open a copy of the package and run its models on the golden samples. Raises VerificationFailed."""
-    with _workplace() as workplace, _failing_as(VerificationFailed):
+    with _failing_as(VerificationFailed), _workplace() as workplace:
         made = _laid_out(package, workplace)
         with packaging.open(made, job, workplace) as opened:
             validation = validate(opened, job, workplace.store)
@@ -97,7 +99,7 @@ def validate_package(job: PackagingJob, packaging: Packaging, package: Package) 
 )
 def score_package(job: PackagingJob, packaging: Packaging, package: Package) -> Score:
     """Compute the quality metrics from the package's own predictions, and compare. Raises VerificationFailed."""
-    with _workplace() as workplace, _failing_as(VerificationFailed):
+    with _failing_as(VerificationFailed), _workplace() as workplace:
         made = _laid_out(package, workplace)
         with packaging.open(made, job, workplace) as opened:
             scored = score(opened, job, workplace.store)
@@ -125,8 +127,8 @@ def register_package(job: PackagingJob, packaging: Packaging, package: Package, 
     Raises:
         RegistrationFailed: it could not be published.
     """
-    folder = OutputFolder(output_dir)
-    with _workplace() as workplace, _failing_as(RegistrationFailed):
+    with _failing_as(RegistrationFailed), _workplace() as workplace:
+        folder = OutputFolder(output_dir)
         places = packaging.register(_laid_out(package, workplace), job, workplace)
         with folder.exclusive():
             place = folder.publish(package, workplace.store)
@@ -193,8 +195,10 @@ def _failing_as(kind: type[PackhouseError]) -> Iterator[None]:
         yield
     except kind:
         raise
-    except (PackhouseError, OSError) as error:
+    except PackhouseError as error:
         raise kind(str(error)) from error
+    except OSError as error:
+        raise kind(explained(error)) from error
     except Exception as error:
         get_run_logger().exception("a packaging type failed in a way that it should not")
         raise kind(f"{type(error).__name__}: {error}") from error
@@ -202,6 +206,8 @@ def _failing_as(kind: type[PackhouseError]) -> Iterator[None]:
 
 def _adopt(packaging: Packaging, made: Path, store: ArtifactStore) -> Package:
     paths = sorted(path for path in made.rglob("*") if path.is_file()) if made.is_dir() else [made]
+    if made.name != packaging.output_name or not (paths and paths[0].exists()):
+        raise PackagingFailed(f"the packaging type {packaging.type} did not make {packaging.output_name}, but {made.name}")
     files = {path.relative_to(made.parent).as_posix(): store.adopt(path) for path in paths}
     return Package(type=packaging.type, name=packaging.output_name, files=files)
 

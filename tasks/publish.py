@@ -11,7 +11,8 @@ from prefect.runtime import flow_run
 from packhouse.config import PackhouseConfig
 from packhouse.output import OutputFolder
 from packhouse.packaging.job import PackagingJob
-from packhouse.release import RELEASE_NAME, REPORT_NAME, RUN_SUFFIX, Delivery, Release, run_record
+from packhouse.provenance.config import RUN_SUFFIX
+from packhouse.release import RELEASE_NAME, REPORT_NAME, Delivery, Release, run_record
 from packhouse.report.page import report_html
 from tasks.provenance import signing_key, write_provenance
 from tasks.storage import artifact_store
@@ -22,6 +23,9 @@ def publish_release(job: PackagingJob, deliveries: list[Delivery], config: Packh
     """Publish what was decided and made, and return the release record; what was published before stays whole until then.
 
     Where packages cannot be signed, that is a failure of the release.
+
+    Raises:
+        ArtifactError: the output folder cannot be written.
     """
     store, folder = artifact_store(), OutputFolder(config.output_dir)
     key, unsigned = signing_key(config.signing)

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from packhouse import output
-from packhouse.artifacts import ArtifactStore
+from packhouse.artifacts import ArtifactStore, owned_suffix
 from packhouse.errors import ArtifactError
 from packhouse.output import OutputFolder
-from packhouse.release import Package
+from packhouse.provenance.config import BESIDE, RUN_SUFFIX
+from packhouse.release import Package, RunRecord
 
 NAME = "best"
 Content = bytes | dict[str, bytes]
@@ -285,18 +286,69 @@ def test_a_run_has_the_folder_to_itself_until_it_ends_or_fails(folder: OutputFol
 def test_what_a_killed_run_left_beside_is_removed_and_what_may_be_in_use_is_not(tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path / "packages")
     dead = subprocess.run(["/bin/sh", "-c", "echo $$"], check=True, capture_output=True, text=True).stdout.strip()
-    old, own, fresh, other = (
-        f".best.{dead}-00000000.tmp",
-        f".best.{os.getpid()}-00000000.tmp",
-        f".a.{dead}-00000001.tmp",
-        ".x",
-    )
-    for name in (old, own, fresh, other):
+    own = f".best{owned_suffix()}"
+    of_dead = own.replace(f"-{os.getpid()}-", f"-{dead}-")
+    elsewhere = of_dead.replace(of_dead.split(".")[2].split("-")[0], "00000000")
+    elsewhere_old = elsewhere.replace(".best", ".a")
+    for name in (own, of_dead, elsewhere, elsewhere_old, ".x"):
         (folder.path / name / "deep").mkdir(parents=True)
-        if name != fresh:
+        if name in (own, elsewhere_old, ".x"):
             os.utime(folder.path / name, (0, 0))
     with folder.exclusive():
-        assert {path.name for path in folder.path.iterdir()} == {own, fresh, other}
+        assert {path.name for path in folder.path.iterdir()} == {own, elsewhere, ".x"}
+
+
+def write_beside(folder: OutputFolder, package: Package) -> set[str]:
+    """Write what a run writes beside a package, and return the names."""
+    record = RunRecord(
+        package=package.name,
+        digest=package.digest,
+        created_at="2026-01-02T03:04:05+00:00",
+        flow_run=None,
+        host="here",
+        packhouse="1",
+        validation=None,
+        score=None,
+        registration=None,
+    )
+    for suffix in BESIDE:
+        folder.write(package.name + suffix, record.model_dump_json().encode() if suffix == RUN_SUFFIX else b"{}")
+    return {package.name + suffix for suffix in BESIDE}
+
+
+@pytest.mark.parametrize("content", NEW, ids=["file", "folder"])
+def test_what_lies_beside_a_package_goes_when_another_takes_its_place_and_stays_when_it_is_the_same(
+    tmp_path: Path, store: ArtifactStore, content: Content
+) -> None:
+    folder, package = OutputFolder(tmp_path / "packages"), package_of(content, store)
+    folder.publish(package, store)
+    beside = write_beside(folder, package)
+    folder.publish(package, store)
+    assert {path.name for path in folder.path.iterdir()} == {NAME, *beside}
+    folder.publish(package_of(EARLIER[0], store), store)
+    assert {path.name for path in folder.path.iterdir()} == {NAME}
+
+
+def test_what_lies_beside_a_package_stays_while_no_other_can_take_its_place(
+    tmp_path: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, package = OutputFolder(tmp_path / "packages"), package_of(EARLIER[1], store)
+    folder.publish(package, store)
+    beside = write_beside(folder, package)
+    fail_to_copy(monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        folder.publish(package_of(NEW[1], store), store)
+    assert {path.name for path in folder.path.iterdir()} == {NAME, *beside}
+    assert published(folder) == EARLIER[1]
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"the output folder .*file cannot be written: .*File exists"):
+        OutputFolder(tmp_path / "file")
+    folder = OutputFolder(tmp_path / "packages")
+    with pytest.raises(ArtifactError, match="No space left on device; free space on that disk"), folder.exclusive():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_what_is_written_appears_whole_and_over_a_read_only_file(folder: OutputFolder) -> None:

@@ -12,8 +12,10 @@ from packhouse.config.model import PackhouseConfig
 from packhouse.config.olive import from_olive, is_olive_config, packaging_of
 from packhouse.config.problems import problems_of
 from packhouse.errors import InputError
+from packhouse.packaging import FOLDER
 
-# Settings that name a file or folder; relative ones are meant from the configuration's own folder.
+# Settings that name a file or folder; relative ones are meant from the configuration's own folder. Those of packagings, which
+# may be of third parties, are known by their type.
 PATHS = {
     ("candidates", "path"),
     ("candidates", "models", "*", "path"),
@@ -44,13 +46,14 @@ def load_config(path: Path) -> PackhouseConfig:
             raise InputError.at("packaging", f"{olive} has no packaging_config", "name an Olive configuration that has one")
         document = {**document, "packaging": packaging}
     document = {"output_dir": str(PackhouseConfig.model_fields["output_dir"].default), **document}
-    return parse_config(_with_absolute_paths(document, path.resolve().parent))
+    folder = path.resolve().parent
+    return parse_config(_with_absolute_paths(document, folder), folder)
 
 
-def parse_config(document: Mapping[str, Any]) -> PackhouseConfig:
-    """Return a configuration from plain data. Raises InputError."""
+def parse_config(document: Mapping[str, Any], folder: Path | None = None) -> PackhouseConfig:
+    """Return a configuration from plain data; relative paths in packagings are taken from `folder`. Raises InputError."""
     try:
-        return PackhouseConfig.model_validate(document)
+        return PackhouseConfig.model_validate(document, context={FOLDER: folder})
     except ValidationError as error:
         raise InputError(problems_of(error, document)) from error
 

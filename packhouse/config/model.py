@@ -12,7 +12,8 @@ from packhouse.candidates import CandidateSource
 from packhouse.evaluation.data import DataConfig
 from packhouse.evaluation.latency import TimingConfig
 from packhouse.metrics import QUALITY_TYPES, Metric, MetricConfig, flatten
-from packhouse.packaging import Packaging, any_packaging, with_type_as_registered
+from packhouse.packaging import Packaging
+from packhouse.packaging.registry import any_packaging, with_type_as_registered
 from packhouse.provenance.config import SigningConfig
 from packhouse.records import Record
 

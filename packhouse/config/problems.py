@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from packhouse.config.model import PackhouseConfig
 from packhouse.errors import Problem
+from packhouse.packaging.registry import installed_types
 
 SHOWN_LENGTH = 80
 ELSE = "see docs/configuration.md"
@@ -80,7 +81,11 @@ def _explain(place: _Place, detail: ErrorDetails) -> Iterator[Problem]:
     elif kind == "union_tag_not_found":
         yield Problem(where, f"has no type: {_shown(value)}", f"add type: {' or '.join(map(_tag, place.models))}")
     elif kind == "union_tag_invalid":
-        yield Problem(where, f"unknown type {detail['ctx']['tag']!r}", f"use one of {detail['ctx']['expected_tags']}")
+        tag = detail["ctx"]["tag"]
+        if found := installed_types().unusable.get(tag) if place.path[0] == "packaging" else None:
+            yield Problem(where, f"the type {tag!r} of {found.distribution} cannot be used: {found.reason}", found.remedy)
+        else:
+            yield Problem(where, f"unknown type {tag!r}", f"use one of {detail['ctx']['expected_tags']}")
     else:
         expected = message.partition(" should ")[2]
         remedy = f"give {WANTED[kind]}" if kind in WANTED else f"it should {expected}" if expected else ELSE

@@ -8,14 +8,14 @@ import json
 from typing import Any
 
 from packhouse.config.model import PackhouseConfig
-from packhouse.packaging import packaging_types
 
 
 def config_schema() -> dict[str, Any]:
     """Return the JSON schema of a configuration file."""
     schema = PackhouseConfig.model_json_schema()
-    for name in packaging_types():
-        definition = schema["$defs"][name]
+    for packaging in schema["properties"]["packaging"]["items"]["anyOf"]:
+        definition = schema["$defs"][packaging["$ref"].removeprefix("#/$defs/")]
+        name = definition["properties"]["type"]["default"]
         settings = {key: value for key, value in definition["properties"].items() if key not in ("type", "name")}
         definition["properties"]["type"] = {**definition["properties"]["type"], "const": name}
         definition["properties"]["config"] = {

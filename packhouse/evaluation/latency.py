@@ -32,7 +32,8 @@ class TimingConfig(Record):
         default=20.0,
         gt=0,
         allow_inf_nan=False,
-        description="Time that the candidates of an accelerator may take together, for each of them.",
+        description="Time that the candidates of an accelerator may take together, for each of them; slow ones up to three "
+        "times as long, until 200 rounds are played.",
     )
     io_binding: bool = Field(
         default=False,
@@ -43,7 +44,8 @@ class TimingConfig(Record):
 class TimingPlan(Record):
     """How to time: at least `runs` runs of each candidate after `warmup` ones, each of `batch_size` samples.
 
-    All candidates together may take `seconds_per_candidate` seconds for each of them. With `io_binding`, inputs and outputs are
+    All candidates together may take `seconds_per_candidate` seconds for each of them, and slow ones up to three times as long,
+    until 200 rounds are played. With `io_binding`, inputs and outputs are
     bound to memory beforehand, and copies are not timed.
     """
 

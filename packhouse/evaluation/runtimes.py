@@ -82,10 +82,30 @@ class RuntimeEnvironments:
         Raises:
             EvaluationFailed: they cannot be installed, or onnxruntime cannot be imported from them.
         """
-        environment = self._environment([(folder / "requirements.txt").read_text(encoding="utf-8")])
+        return self.python_from_lock(folder / "requirements.txt", folder)
+
+    def python_from_lock(self, requirements: Path, wheels: Path | None) -> str:
+        """Return the interpreter of an environment of hash-pinned requirements, from `wheels` only if that is given.
+
+        Raises:
+            EvaluationFailed: they cannot be installed, or onnxruntime cannot be imported from them.
+        """
+        environment = self._environment([requirements.read_text(encoding="utf-8")])
         if _is_complete(environment):
             return str(_python(environment))
-        return self._made(environment, lambda lock: _install_wheels(environment, folder, lock))
+        return self._made(environment, lambda lock: _install_locked(environment, requirements, wheels, lock))
+
+    def python_from_requirements(self, file: Path) -> str:
+        """Return the interpreter of an environment of a requirements.txt, whose lines are pins, onnxruntime among them.
+
+        Raises:
+            EvaluationFailed: they cannot be installed, or onnxruntime cannot be imported.
+        """
+        requirements = file.read_text(encoding="utf-8").splitlines()
+        environment = self._environment(requirements)
+        if _is_complete(environment):
+            return str(_python(environment))
+        return self._made(environment, lambda lock: _install_requirements(environment, requirements, lock))
 
     def _made(self, environment: Path, install: Callable[[int], None]) -> str:
         """Return the interpreter of an environment, installed by whoever comes first."""
@@ -156,15 +176,25 @@ def _install(environment: Path, pins: Sequence[Pin], lock: int) -> None:
     _mark(environment, requirements, found["version"])
 
 
-def _install_wheels(environment: Path, folder: Path, lock: int) -> None:
-    """Make the environment of nothing but the wheels in a folder; the marker comes last."""
-    requirements = folder / "requirements.txt"
-    options = ["--no-index", "--find-links", str(folder), "--require-hashes", "--requirement", str(requirements)]
+def _install_locked(environment: Path, requirements: Path, wheels: Path | None, lock: int) -> None:
+    """Make the environment of nothing but hash-pinned requirements; the marker comes last."""
+    source = ["--no-index", "--find-links", str(wheels)] if wheels else []
+    options = [*source, "--require-hashes", "--requirement", str(requirements)]
     try:
         found = _install_into(environment, options, lock)
     except _CommandFailed as error:
-        raise EvaluationFailed(f"the wheels of the package cannot be installed: {error}") from None
+        what = "the wheels of the package" if wheels else "the requirements of the package"
+        raise EvaluationFailed(f"{what} cannot be installed: {error}") from None
     _mark(environment, requirements.read_text(encoding="utf-8").splitlines(), found["version"])
+
+
+def _install_requirements(environment: Path, requirements: Sequence[str], lock: int) -> None:
+    """Make the environment of pinned requirements; the marker comes last."""
+    try:
+        found = _install_into(environment, requirements, lock)
+    except _CommandFailed as error:
+        raise EvaluationFailed(f"the requirements of the package cannot be installed: {error}; {REMEDY}") from None
+    _mark(environment, requirements, found["version"])
 
 
 def _install_into(environment: Path, arguments: Sequence[str], lock: int) -> dict[str, Any]:

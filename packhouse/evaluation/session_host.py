@@ -24,14 +24,16 @@ class SessionHost:
     An answer may take `timeout_s` seconds.
     """
 
-    def __init__(self, scratch: Path, python: str = sys.executable, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        """Start the worker with the interpreter `python`; `scratch` takes its messages and is where it works."""
+    def __init__(
+        self, scratch: Path, python: str = sys.executable, timeout_s: float = DEFAULT_TIMEOUT_S, worker: Path = WORKER
+    ) -> None:
+        """Start the script `worker` with the interpreter `python`; `scratch` takes its messages and is where it works."""
         self._log = scratch / "worker.log"
         self.timeout_s = timeout_s
         isolation = "-P" if python == sys.executable else "-I"  # what is on this one's path is not for another's runtime
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [python, isolation, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=scratch
+                [python, isolation, str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=scratch
             )
 
     @property

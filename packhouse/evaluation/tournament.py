@@ -30,6 +30,8 @@ CHECK_SHARE = 0.2  # unless that would take more of the time
 SESSION_ROUNDS = 10  # rounds after which every candidate gets a new session …
 SESSIONS = 3  # … so many times at least, and on as long as this takes no more than
 RENEWAL_SHARE = 0.2  # of the time
+ENOUGH_ROUNDS = 200  # until so many are played, slow candidates may take
+MORE_TIME = 3.0  # times as long as is planned
 TURN_NS = 5_000_000  # a turn lasts about as long, if one run is shorter
 MAX_TURN_RUNS = 32
 LEAD_IN_FROM = 4  # runs in a turn from which one more goes before them and does not count
@@ -173,7 +175,6 @@ class Tournament:
         """Time the candidates until their order is decided and every metric is supported, or the time is up."""
         began_ns, began = time.time_ns(), time.monotonic()
         processes = cpu_use()
-        deadline = began + self._plan.seconds_per_candidate * len(self._entrants)
         is_decided = False
         while self._active:
             round_number = len(self._surroundings)
@@ -184,7 +185,7 @@ class Tournament:
                 is_decided = self._check()
                 if is_decided and self._is_supported:
                     break
-            if time.monotonic() > deadline:
+            if self._is_time_up(time.monotonic() - began):
                 is_decided = self._check()
                 break
         if not self._active:
@@ -192,6 +193,11 @@ class Tournament:
         ours = {os.getpid(), *(entrant.player.pid for entrant in self._entrants)}
         foreign = busiest(processes, time.monotonic() - began, ours)
         return self._result(is_decided, foreign, began_ns)
+
+    def _is_time_up(self, elapsed_s: float) -> bool:
+        planned_s = self._plan.seconds_per_candidate * len(self._entrants)
+        is_enough = len(self._surroundings) >= ENOUGH_ROUNDS
+        return elapsed_s > (planned_s if is_enough else MORE_TIME * planned_s)
 
     @property
     def _active(self) -> list[_Entrant]:

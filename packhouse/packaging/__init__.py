@@ -1,4 +1,4 @@
-"""Packaging types: what a package is made of, and how a type is added.
+"""Packaging types: what a package is made of, and how a type is added. All that a type needs is on this page.
 
 A type is one class, derived from `Packaging`, that holds its configuration as fields, says in `plan` what it will make, and
 makes it in `create`. What was made is then opened with `open`, run, scored, and only then registered with `register`; both
@@ -7,35 +7,76 @@ have defaults that suit a ZIP file or folder with a manifest. The class is found
 
     [project.entry-points."packhouse.packagers"]
     Zipfile = "packhouse.packaging.zipfile:Zipfile"
+
+``docs/packaging-types.md`` has a complete example. `packed_model` gives the files of a model, `sealed` adds what every package
+has, and `write_archive` or `write_folder` write them.
 """
 
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cache, reduce
-from importlib import metadata
-from operator import or_
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from packhouse.errors import Problem
 from packhouse.packaging.job import PackagingJob, Workplace
-from packhouse.provenance.config import ENVELOPE_SUFFIX, PROVENANCE_SUFFIX
-from packhouse.records import AnyOfSchema, Record
+from packhouse.provenance.config import BESIDE
+from packhouse.records import Record
 
 if TYPE_CHECKING:
-    from packhouse.verification.opened import OpenPackage
+    from packhouse.packaging.archive import write_archive, write_folder
+    from packhouse.packaging.contents import Content
+    from packhouse.packaging.manifest import PackagedCandidate
+    from packhouse.packaging.ranked_model import packed_model
+    from packhouse.packaging.seal import sealed
+    from packhouse.verification.opened import OpenModel, OpenPackage, Predictions
 
-__all__ = ["Packaging", "PackagingJob", "Workplace", "any_packaging", "packaging_types", "with_type_as_registered"]
+__all__ = [
+    "Content",
+    "OpenModel",
+    "OpenPackage",
+    "PackagedCandidate",
+    "Packaging",
+    "PackagingJob",
+    "Predictions",
+    "Workplace",
+    "packed_model",
+    "sealed",
+    "write_archive",
+    "write_folder",
+]
 
-ENTRY_POINTS = "packhouse.packagers"
+# Imported when they are asked for: these modules themselves begin with an import of this one.
+IMPORTED_WHEN_USED = {
+    "Content": "packhouse.packaging.contents",
+    "OpenModel": "packhouse.verification.opened",
+    "OpenPackage": "packhouse.verification.opened",
+    "PackagedCandidate": "packhouse.packaging.manifest",
+    "Predictions": "packhouse.verification.opened",
+    "packed_model": "packhouse.packaging.ranked_model",
+    "sealed": "packhouse.packaging.seal",
+    "write_archive": "packhouse.packaging.archive",
+    "write_folder": "packhouse.packaging.archive",
+}
+
+FOLDER = "folder"  # in the context of validation: the folder that relative paths are taken from
 FILE_NAME = re.compile(r"[^\x00-\x1f\ud800-\udfff/\\:*?\"<>|]+")
 MAX_NAME_BYTES = 200  # file systems have 255, and temporary names are longer
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in range(1, 10))}
 OWN_FILES = {"release.json", "report.html"}
+
+
+if not TYPE_CHECKING:  # or else a type checker would take any name for one of this module
+
+    def __getattr__(name: str) -> Any:
+        """Return what is imported when it is used."""
+        if name in IMPORTED_WHEN_USED:
+            return getattr(import_module(IMPORTED_WHEN_USED[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Packaging(Record):
@@ -43,6 +84,12 @@ class Packaging(Record):
 
     type: str
     name: str = Field(default="OutputModels", description="Name of the package; a file name.")
+
+    @field_validator("*")
+    @classmethod
+    def _paths_are_seen_from_the_configuration(cls, value: Any, info: ValidationInfo) -> Any:
+        folder = (info.context or {}).get(FOLDER)
+        return folder / value if folder and isinstance(value, Path) else value
 
     @field_validator("name")
     @classmethod
@@ -59,7 +106,7 @@ class Packaging(Record):
 
     @model_validator(mode="after")
     def _leaves_the_runs_own_files_alone(self) -> Self:
-        if self.output_name.lower() in OWN_FILES or self.output_name.lower().endswith((PROVENANCE_SUFFIX, ENVELOPE_SUFFIX)):
+        if self.output_name.lower() in OWN_FILES or self.output_name.lower().endswith(BESIDE):
             raise ValueError(f"{self.output_name} is what every run writes beside its packages; choose another name")
         return self
 
@@ -120,25 +167,3 @@ class Packaging(Record):
             RegistrationFailed: with the reason and the remedy; nothing half done is visible.
         """
         return ()
-
-
-@cache
-def packaging_types() -> dict[str, type[Packaging]]:
-    """Return the installed packaging types by name."""
-    points = sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
-    return {point.name: point.load() for point in points}
-
-
-def with_type_as_registered(value: Any) -> Any:
-    """Return a packaging configuration with its ``type``, written in any case, as it is registered."""
-    if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
-        return value
-    spelled = {name.lower(): name for name in packaging_types()}
-    return {**value, "type": spelled.get(value["type"].lower(), value["type"])}
-
-
-def any_packaging() -> Any:
-    """Return the union of all installed types, told apart by ``type``, for use as the type of a field."""
-    types = tuple(packaging_types().values())
-    union: Any = reduce(or_, types)
-    return Annotated[union, Field(discriminator="type"), AnyOfSchema()] if len(types) > 1 else union

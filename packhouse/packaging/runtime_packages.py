@@ -1,4 +1,6 @@
-"""The wheels of the ONNX Runtime that was used and of all it needs, to be installed where there is no network.
+"""The wheels of the ONNX Runtime that was used, of all it needs, and of what a package needs besides; or only their digests.
+
+With the wheels, they are installed where there is no network; with the digests, what is installed is what was known here.
 
 pip does the work, with the user's own configuration: a dry run gives exact versions and digests, and the files are then
 downloaded against those digests. Works with pip 23.2 and later.
@@ -7,11 +9,12 @@ downloaded against those digests. Works with pip 23.2 and later.
 import hashlib
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -35,6 +38,14 @@ Pin = tuple[str, Version]
 def fetch(distribution: str, version: str, cache: Path) -> tuple[Path, ...]:
     """Return the wheels of ``distribution==version`` and its dependencies, and their hash-pinned requirements.txt.
 
+    See `fetch_all`. Raises PackagingFailed.
+    """
+    return fetch_all([f"{canonicalize_name(distribution)}=={Version(version)}"], cache)
+
+
+def fetch_all(wanted: Sequence[str], cache: Path) -> tuple[Path, ...]:
+    """Return the wheels of requirements such as ``name==version`` and of what they need, and a hash-pinned requirements.txt.
+
     The files lie in a folder of `cache` that holds nothing else. Dependencies have the versions that are installed
     here, where pip can still get them. A folder that was fetched before is used again if every digest in it is right.
 
@@ -43,8 +54,7 @@ def fetch(distribution: str, version: str, cache: Path) -> tuple[Path, ...]:
     Raises:
         PackagingFailed: pip could not get the files; nothing is left in `cache`.
     """
-    wanted = f"{canonicalize_name(distribution)}=={Version(version)}"
-    pins = _installed_dependencies(distribution)
+    pins = _installed_dependencies(wanted)
     entry = cache / _key(wanted, pins)
     if not _is_complete(entry):
         cache.mkdir(parents=True, exist_ok=True)
@@ -54,17 +64,25 @@ def fetch(distribution: str, version: str, cache: Path) -> tuple[Path, ...]:
     return tuple(sorted(entry.iterdir()))
 
 
-def _key(wanted: str, pins: Mapping[str, str]) -> str:
+def lock(wanted: Sequence[str]) -> str:
+    """Return the hash-pinned requirements.txt that `fetch_all` gives, without the files. Raises PackagingFailed."""
+    with tempfile.TemporaryDirectory(prefix="packhouse-lock-") as scratch:
+        return _requirements(_resolve(wanted, _installed_dependencies(wanted), Path(scratch)), header="")
+
+
+def _key(wanted: Sequence[str], pins: Mapping[str, str]) -> str:
     """Name what the choice of wheels depends on: what is wanted, the interpreter, the platform, and the pins."""
-    digest = hashlib.sha256(json.dumps(pins, sort_keys=True).encode()).hexdigest()
-    return f"{wanted.replace('==', '-')}-{next(sys_tags())}-{digest[:12]}"
+    digest = hashlib.sha256(json.dumps([sorted(wanted), pins], sort_keys=True).encode()).hexdigest()
+    first = re.sub("[^A-Za-z0-9.]+", "-", wanted[0])
+    return f"{first}-{next(sys_tags())}-{digest[:12]}"
 
 
-def _installed_dependencies(distribution: str) -> dict[str, str]:
-    """Return name → version of all that `distribution` depends on here; nothing where it is not installed."""
+def _installed_dependencies(wanted: Sequence[str]) -> dict[str, str]:
+    """Return name → version of all that what is wanted depends on here, without itself and what is not installed."""
     versions: dict[str, str] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
-    pending = [Requirement(distribution)]
+    asked = [Requirement(text) for text in wanted]
+    pending = list(asked)
     while pending:
         requirement = pending.pop()
         name, extras = canonicalize_name(requirement.name), frozenset(requirement.extras)
@@ -80,7 +98,8 @@ def _installed_dependencies(distribution: str) -> dict[str, str]:
             marker = dependency.marker
             if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras | {""}):
                 pending.append(dependency)
-    versions.pop(canonicalize_name(distribution), None)
+    for requirement in asked:
+        versions.pop(canonicalize_name(requirement.name), None)
     return versions
 
 
@@ -98,12 +117,12 @@ def _is_complete(folder: Path) -> bool:
         return False
 
 
-def _requirements(digests: Mapping[Pin, str]) -> str:
+def _requirements(digests: Mapping[Pin, str], header: str = HEADER) -> str:
     lines = (f"{name}=={version} --hash=sha256:{digest}\n" for (name, version), digest in sorted(digests.items()))
-    return HEADER + "".join(lines)
+    return header + "".join(lines)
 
 
-def _download(wanted: str, pins: Mapping[str, str], scratch: Path) -> Path:
+def _download(wanted: Sequence[str], pins: Mapping[str, str], scratch: Path) -> Path:
     """Download into a folder of `scratch` and return it, complete."""
     folder = scratch / "python"
     folder.mkdir()
@@ -115,20 +134,20 @@ def _download(wanted: str, pins: Mapping[str, str], scratch: Path) -> Path:
     if output is not None:
         raise _failure(wanted, output)
     if not _is_complete(folder):
-        raise PackagingFailed(f"pip downloaded other files for {wanted} than it had announced; run again, or {WITHOUT}")
+        raise PackagingFailed(f"pip downloaded other files for {_words(wanted)} than it had announced; run again, or {WITHOUT}")
     return folder
 
 
-def _resolve(wanted: str, pins: Mapping[str, str], scratch: Path) -> dict[Pin, str]:
+def _resolve(wanted: Sequence[str], pins: Mapping[str, str], scratch: Path) -> dict[Pin, str]:
     """Ask pip what it would install, and return the SHA-256 of each distribution's wheel."""
     report, constraints = scratch / "report.json", scratch / "constraints.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(pins.items())), encoding="utf-8")
-    ask = ("install", "--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", str(report), wanted)
+    ask = ("install", "--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", str(report), *wanted)
     output = _pip(*ask, "--constraint", str(constraints))
-    if output is not None and pins and f"No matching distribution found for {wanted}" not in output:
+    if output is not None and pins and not any(f"No matching distribution found for {text}" in output for text in wanted):
         logger.warning(
             "pip cannot get %s with the dependencies installed here (%s); packing the versions that it finds instead",
-            wanted,
+            _words(wanted),
             _reason(output),
         )
         output = _pip(*ask)
@@ -153,13 +172,17 @@ def _pip(*arguments: str) -> str | None:
     return None if done.returncode == 0 else done.stdout + done.stderr
 
 
-def _failure(wanted: str, output: str) -> PackagingFailed:
+def _words(wanted: Sequence[str]) -> str:
+    return ", ".join(wanted)
+
+
+def _failure(wanted: Sequence[str], output: str) -> PackagingFailed:
     remedy = (
         "install it (python -m ensurepip)"
         if "No module named pip" in output
         else "connect to a package index or configure pip's (python -m pip config list)"
     )
-    return PackagingFailed(f"the wheels of {wanted} cannot be fetched: {_reason(output)}; {remedy}, or {WITHOUT}")
+    return PackagingFailed(f"the wheels of {_words(wanted)} cannot be fetched: {_reason(output)}; {remedy}, or {WITHOUT}")
 
 
 def _reason(output: str) -> str:

@@ -9,16 +9,17 @@ from pydantic import Field
 from packhouse.artifacts import ArtifactStore
 from packhouse.candidates import MODEL_NAME
 from packhouse.errors import Problem
-from packhouse.packaging import Packaging, PackagingJob, Workplace, mlflow_format, runtime_packages, sample_code
+from packhouse.packaging import Packaging, PackagingJob, Workplace, runtime_packages, sample_code
 from packhouse.packaging.archive import write_archive
 from packhouse.packaging.candidate_files import SETTINGS_NAME, candidate_files
 from packhouse.packaging.contents import Content, below, model_contents
 from packhouse.packaging.golden import GOLDEN_NAME
 from packhouse.packaging.manifest import PackagedCandidate
+from packhouse.packaging.mlflow import format as mlflow_format
 from packhouse.packaging.olive_files import model_info
 from packhouse.packaging.runtime_packages import RUNTIME_FOLDER
 from packhouse.packaging.sample_input import sample_input
-from packhouse.packaging.sealed import sealed
+from packhouse.packaging.seal import sealed
 from packhouse.ranking import Ranked
 
 MODELS = "CandidateModels"
@@ -100,6 +101,6 @@ class Zipfile(Packaging):
     def _candidate(self, job: PackagingJob, ranked: Ranked, info: dict[str, Any], store: ArtifactStore) -> dict[str, Content]:
         candidate, described = job.candidate(ranked.candidate), candidate_files(job, ranked, info, store)
         if self.export_in_mlflow_format:
-            model = model_contents(candidate, store, mlflow_format.description(job, ranked))
+            model = model_contents(candidate, store, mlflow_format.description(job, ranked, store))
             return {**below(MLFLOW, model), **described}
         return model_contents(candidate, store, described)

@@ -1,4 +1,4 @@
-"""How packages are signed, as it is configured: where the key is, never the key itself."""
+"""How packages are signed, as it is configured: where the key is, never the key itself; and what lies beside a package."""
 
 from pathlib import Path
 from typing import Self
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from packhouse.records import Record
 
 # What lies beside a package, called like that with one of these at the end.
-PROVENANCE_SUFFIX, ENVELOPE_SUFFIX = ".provenance.json", ".intoto.json"
+BESIDE = PROVENANCE_SUFFIX, ENVELOPE_SUFFIX, RUN_SUFFIX = ".provenance.json", ".intoto.json", ".run.json"
 
 
 class SigningConfig(Record):

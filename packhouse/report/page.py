@@ -106,13 +106,13 @@ def delivery_texts(delivery: "Delivery") -> list[str]:
     """Return what was found when a package was validated and scored, and where it is, one text for each."""
     texts = []
     if validation := delivery.validation:
-        environments = ", ".join(dict.fromkeys(model.environment for model in validation.models))
-        texts.append(
-            f"Validated: {len(validation.models)} of {len(validation.models)} models give the golden outputs, in {environments}"
-        )
+        environments = " and ".join(dict.fromkeys(model.environment for model in validation.models))
+        count = len(validation.models)
+        models = "its model gives" if count == 1 else f"its {count} models give"
+        texts.append(f"Validated: {models} the outputs of the golden samples, in {environments}")
     if (score := delivery.score) and score.metrics:
-        values = ", ".join(dict.fromkeys(f"{item.metric} {shown(item.packaged)}" for item in score.metrics[:1]))
-        texts.append(f"Scored on {score.samples} samples: {len(score.metrics)} metrics are what they were ({values} …)")
+        names = ", ".join(dict.fromkeys(item.metric for item in score.metrics))
+        texts.append(f"Scored: {names} on {score.samples} samples as when the candidates were evaluated")
     if delivery.registration:
         texts.append(f"Registered: {', '.join(delivery.registration.places)}")
     return texts

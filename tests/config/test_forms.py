@@ -14,7 +14,7 @@ from packhouse.config.loading import parse_config
 from packhouse.errors import InputError
 from packhouse.packaging.azureml.data import AzureMLData
 from packhouse.packaging.azureml.models import AzureMLModels
-from packhouse.packaging.mlflow_model import MLflowModel
+from packhouse.packaging.mlflow.model import MLflowModel
 from packhouse.packaging.zipfile import Zipfile
 from tests.config.documents import Document, document, documents, metric
 

@@ -85,7 +85,7 @@ ONE_PROBLEM: dict[str, tuple[Document, str, str, str]] = {
         document(packaging=[{"name": "x"}]),
         "packaging[0]",
         'has no type: {"name": "x"}',
-        "add type: MLflowModel or Zipfile",
+        "add type: Dockerfile or MLflowModel or Zipfile",
     ),
     "packaging that is a word": (document(packaging=["Zipfile"]), "packaging[0]", '"Zipfile"', "a mapping of settings"),
     "two packages of one name": (
@@ -98,6 +98,12 @@ ONE_PROBLEM: dict[str, tuple[Document, str, str, str]] = {
         document(packaging=[{"type": "MLflowModel", "name": "A.zip.Intoto.JSON"}]),
         "packaging[0]",
         "A.zip.Intoto.JSON is what every run writes beside its packages",
+        "choose another name",
+    ),
+    "a package called like the record of a run": (
+        document(packaging=[{"type": "MLflowModel", "name": "A.zip.run.json"}]),
+        "packaging[0]",
+        "A.zip.run.json is what every run writes beside its packages",
         "choose another name",
     ),
     "signing without a key": (

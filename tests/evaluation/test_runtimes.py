@@ -1,10 +1,13 @@
 """Environments of accelerators' own runtimes, made by the real uv from wheels in a folder that is all that it can get."""
 
 import fcntl
+import hashlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -236,6 +239,102 @@ class TestFailures:
     )
     def test_have_the_first_and_the_last_of_what_uv_says(self, output: str, reason: str) -> None:
         assert runtimes._reason(output) == reason
+
+
+def write_wheels(folder: Path, version: str = "9.2.0", module: str | None = None) -> Path:
+    """Write a folder with the wheels of a package and their requirements, pinned by digest."""
+    folder.mkdir()
+    make_wheel(folder, "numpy", NUMPY)
+    runtime_wheel(folder, "onnxruntime", version, module=module)
+    lines = [
+        f"{name}=={found} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+        for wheel in sorted(folder.glob("*.whl"))
+        for name, found in [wheel.name.split("-")[:2]]
+    ]
+    (folder / "requirements.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.usefixtures("nothing_else")
+class TestWheelsOfAPackage:
+    @pytest.fixture
+    def nothing_else(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let uv find no wheels by itself, as on a machine without a network."""
+        monkeypatch.delenv("UV_FIND_LINKS")
+
+    def test_are_installed_without_a_network_and_nothing_else_is(
+        self, environments: RuntimeEnvironments, folder: Path, tmp_path: Path
+    ) -> None:
+        python = environments.python_from_wheels(write_wheels(tmp_path / "wheels"))
+
+        assert (imported(python), imported(python, "numpy")) == ("9.2.0", NUMPY)
+        (environment,) = entries(folder)
+        assert {path.name for path in environment.glob("lib/*/site-packages/*.dist-info")} == {
+            f"numpy-{NUMPY}.dist-info",
+            "onnxruntime-9.2.0.dist-info",
+        }
+
+    def test_of_the_same_digests_are_installed_once_wherever_they_lie(
+        self, environments: RuntimeEnvironments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        python = environments.python_from_wheels(write_wheels(tmp_path / "wheels"))
+        monkeypatch.setattr(runtimes, "find_uv_bin", lambda: pytest.fail("uv was asked for"))
+
+        assert environments.python_from_wheels(write_wheels(tmp_path / "the same")) == python
+
+    def test_of_another_digest_have_another_environment_though_names_and_versions_agree(
+        self, environments: RuntimeEnvironments, tmp_path: Path
+    ) -> None:
+        python = environments.python_from_wheels(write_wheels(tmp_path / "wheels"))
+        other = write_wheels(tmp_path / "other", module="__version__ = '9.2.0+built.anew'")
+
+        assert imported(environments.python_from_wheels(other)) == "9.2.0+built.anew"
+        assert imported(python) == "9.2.0"
+
+    def test_that_many_ask_for_at_the_same_time_are_installed_once(
+        self, environments: RuntimeEnvironments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        uv, log = fake_uv(tmp_path, "")
+        monkeypatch.setattr(runtimes, "find_uv_bin", lambda: uv)
+        wheels = write_wheels(tmp_path / "wheels")
+
+        with ThreadPoolExecutor(3) as pool:
+            answers = set(pool.map(lambda _: environments.python_from_wheels(wheels), range(3)))
+
+        assert len(answers) == 1
+        assert log.read_text().splitlines() == ["venv --quiet", "pip install"]
+
+    @pytest.mark.parametrize(
+        ("harm", "reason"),
+        [
+            (lambda wheel: wheel.write_bytes(wheel.read_bytes() + b"\0"), "Hash mismatch"),
+            (lambda wheel: wheel.unlink(), "onnxruntime was not found"),
+        ],
+        ids=["damaged", "missing"],
+    )
+    def test_that_are_not_what_their_digests_say_are_refused_and_leave_nothing(
+        self,
+        environments: RuntimeEnvironments,
+        folder: Path,
+        tmp_path: Path,
+        harm: Callable[[Path], object],
+        reason: str,
+    ) -> None:
+        wheels = write_wheels(tmp_path / "wheels")
+        harm(wheels / "onnxruntime-9.2.0-py3-none-any.whl")
+
+        with pytest.raises(EvaluationFailed, match=f"^the wheels of the package cannot be installed: uv pip install.*{reason}"):
+            environments.python_from_wheels(wheels)
+
+        assert entries(folder) == []
+
+    def test_whose_onnxruntime_cannot_be_imported_are_refused_with_its_reason(
+        self, environments: RuntimeEnvironments, tmp_path: Path
+    ) -> None:
+        wheels = write_wheels(tmp_path / "wheels", module="raise ImportError('no libstdc++.so.6')")
+
+        with pytest.raises(EvaluationFailed, match=r"import onnxruntime failed: ImportError: no libstdc\+\+\.so\.6"):
+            environments.python_from_wheels(wheels)
 
 
 class TestManyProcesses:

@@ -390,19 +390,29 @@ class TestTime:
 
     def test_that_runs_out_leaves_it_undecided_and_says_so(self, play: Play) -> None:
         machine = Machine()
-        result = play(machine, self.CLOSE, plan=TimingPlan(seconds_per_candidate=0.5))
+        result = play(machine, self.CLOSE, plan=TimingPlan(seconds_per_candidate=3.0))
 
         assert result.summary.state == "undecided"
         assert result.summary.cause == f"comparisons are open after {result.summary.rounds} rounds, since time was up: 1"
-        assert result.summary.rounds > 30
-        assert 1.0 < (result.summary.ended_ns - result.summary.began_ns) / 1e9 < 1.1
+        assert result.summary.rounds > 200
+        assert 6.0 < (result.summary.ended_ns - result.summary.began_ns) / 1e9 < 6.1
         assert result.failures == {}
 
     def test_is_for_each_candidate(self, play: Play) -> None:
         crowd = {name: {"base_ms": 1.0, "jitter": 0.5} for name in "abcd"}
-        times = [play(Machine(), field, plan=TimingPlan(seconds_per_candidate=0.5)).summary for field in (self.CLOSE, crowd)]
+        times = [play(Machine(), field, plan=TimingPlan(seconds_per_candidate=3.0)).summary for field in (self.CLOSE, crowd)]
 
-        assert [round((item.ended_ns - item.began_ns) / 1e9) for item in times] == [1, 2]
+        assert [round((item.ended_ns - item.began_ns) / 1e9) for item in times] == [6, 12]
+
+    @pytest.mark.parametrize(("planned_s", "rounds", "least_s"), [(0.5, 200, 2.0), (0.05, 30, 0.3)])
+    def test_is_up_to_three_times_as_long_until_there_are_200_rounds(
+        self, play: Play, planned_s: float, rounds: int, least_s: float
+    ) -> None:
+        summary = play(Machine(), self.CLOSE, plan=TimingPlan(seconds_per_candidate=planned_s)).summary
+
+        assert summary.state == "undecided"
+        assert summary.rounds <= rounds
+        assert least_s < (summary.ended_ns - summary.began_ns) / 1e9 < 6 * planned_s + 0.1
 
     def test_that_suffices_decides_what_is_close(self, play: Play) -> None:
         assert play(Machine(), self.CLOSE, plan=TimingPlan(seconds_per_candidate=20)).summary.state == "decided"

@@ -1,9 +1,12 @@
 """MLflow models, as a package of their own and inside the Zipfile: MLflow loads them, and they predict the same."""
 
 import importlib.util
+import json
+import platform
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +16,36 @@ import onnxruntime
 import pytest
 import yaml
 from onnx import TensorProto, helper
+from pydantic import ValidationError
 
 from packhouse.config import load_config
 from packhouse.errors import InputError, PackagingFailed
-from packhouse.packaging.mlflow_model import MLflowModel
+from packhouse.packaging.mlflow.model import MLflowModel
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.plan import prepare
 from tests.classifiers import points, write_classifier
 from tests.jobs import write_job
 from tests.packaging_jobs import CPU, EXACT, GPU, NEAR, ONE, Grades, Packing, make_packing, predict
 
-FILES = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "model.onnx"}
+MLFLOWS = {
+    "MLmodel",
+    "conda.yaml",
+    "python_env.yaml",
+    "requirements.txt",
+    "input_example.json",
+    "serving_input_example.json",
+    "model.onnx",
+}
 OURS = {
-    "configurations.json",
-    "golden_samples.npz",
+    "manifest.json",
+    "verify.py",
     "grading.html",
     "inference_config.json",
-    "manifest.json",
+    "configurations.json",
     "metrics.json",
     "model_info.json",
+    "golden_samples.npz",
     "sbom.cdx.json",
-    "verify.py",
 }
 ANY_NAME = {CPU: {"model": (0.9, 1.0)}}
 
@@ -89,7 +101,7 @@ def test_folder_holds_the_best_candidate_of_all_and_nothing_but_its_description(
     packing = make_packing(tmp_path, grades)
     folder = packing.create(MLflowModel(name="best"))
     assert folder.name == "best"
-    assert {path.name for path in folder.iterdir()} == FILES | OURS
+    assert {path.name for path in folder.iterdir()} == MLFLOWS | OURS
     original = tmp_path / "candidates" / f"{NEAR}.onnx"
     assert (folder / "model.onnx").read_bytes() == original.read_bytes()
     assert read_yaml(folder / "MLmodel")["metadata"]["accelerator"] == GPU
@@ -170,15 +182,52 @@ def test_requirements_pin_the_runtime_that_was_measured_everywhere(tmp_path: Pat
     folder = packing.create(MLflowModel())
     requirements = (folder / "requirements.txt").read_text().splitlines()
     runtime = f"{packing.job.fingerprint.runtime}=={packing.job.fingerprint.runtime_version}"
-    assert requirements == ["mlflow-skinny", "onnx", "pandas", runtime]
+    beside = [f"{name}=={metadata.version(name)}" for name in ("mlflow-skinny", "numpy", "onnx", "pandas")]
+    assert requirements == sorted([*beside, runtime])
     assert read_yaml(folder / "conda.yaml")["dependencies"][-1] == {"pip": requirements}
     assert read_yaml(folder / "python_env.yaml")["dependencies"] == ["-r requirements.txt"]
+    assert read_yaml(folder / "python_env.yaml")["python"] == platform.python_version()
+    assert f"python={platform.python_version()}" in read_yaml(folder / "conda.yaml")["dependencies"]
 
 
 def test_requirements_pin_the_runtime_of_the_accelerator_where_it_has_one(tmp_path: Path) -> None:
-    accelerators = [{"device": "cpu", "runtime": "onnxruntime-openvino==1.24.1"}]
+    accelerators = [{"device": "cpu", "runtime": ["onnxruntime-openvino==1.24.1", "numpy==2.1.0"]}]
     folder = make_packing(tmp_path, ONE, accelerators=accelerators).create(MLflowModel())
-    assert "onnxruntime-openvino==1.24.1" in (folder / "requirements.txt").read_text().splitlines()
+    requirements = (folder / "requirements.txt").read_text().splitlines()
+    assert {"onnxruntime-openvino==1.24.1", "numpy==2.1.0"} < set(requirements)
+    assert len([line for line in requirements if line.startswith(("numpy", "onnxruntime"))]) == 2
+
+
+def test_input_example_is_the_first_sample_and_mlflow_predicts_it(mlflow: Any, tmp_path: Path) -> None:
+    packing = make_packing(tmp_path, ONE)
+    folder = packing.create(MLflowModel())
+    loaded = mlflow.pyfunc.load_model(str(folder))
+    example = loaded.input_example
+    samples = np.load(tmp_path / "points.npz")["x"][:1]
+    assert example["x"].dtype == np.float32
+    np.testing.assert_array_equal(example["x"], samples)
+    np.testing.assert_array_equal(loaded.predict(example)["y"], predict(folder / "model.onnx", samples)["y"])
+    request = json.loads(loaded.metadata.get_serving_input(str(folder)))
+    np.testing.assert_array_equal(np.float32(request["inputs"]["x"]), samples)
+
+
+def test_mlflow_does_not_load_a_model_for_a_gpu_on_the_cpu(mlflow: Any, tmp_path: Path) -> None:
+    folder = make_packing(tmp_path, {CPU: {EXACT: (0.5, 1.0)}, GPU: {EXACT: (0.9, 1.0)}}).create(MLflowModel())
+    assert "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+    with pytest.raises(Exception, match="fallback to the CPU"):
+        mlflow.pyfunc.load_model(str(folder))
+
+
+def test_a_winner_that_needs_a_plug_in_is_refused(tmp_path: Path) -> None:
+    plugin = {
+        "device": "npu",
+        "execution_provider": "QNNExecutionProvider",
+        "runtime": ["onnxruntime==1.31.1", "onnxruntime-qnn==2.7.0"],
+        "plugin": "onnxruntime_qnn",
+    }
+    packing = make_packing(tmp_path, {"npu-qnn": {EXACT: (0.9, 1.0)}}, accelerators=[plugin])
+    with pytest.raises(PackagingFailed, match=r"plug-in onnxruntime_qnn, which MLflow does not load; package it as Zipfile"):
+        packing.create(MLflowModel())
 
 
 def test_metadata_keep_a_name_of_any_characters(tmp_path: Path) -> None:
@@ -237,3 +286,28 @@ def test_with_mlflow_there_is_no_problem() -> None:
 def test_mlflow_is_imported_only_when_its_format_is_made() -> None:
     program = "import sys, flows.cli, packhouse.packaging.zipfile, packhouse.plan; print('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("alias", ["latest", "V12", "a b", "", "a/b", "ä", "a" * 256])
+def test_an_alias_that_mlflow_does_not_allow_is_refused(alias: str) -> None:
+    with pytest.raises(ValidationError, match="cannot be an alias in MLflow"):
+        MLflowModel(alias=alias)
+    assert MLflowModel(alias=None).alias is None
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "it's", 'a"b', "a`b", " "])
+def test_a_registered_model_name_that_mlflow_does_not_allow_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="cannot be registered with MLflow; set registered_model_name"):
+        MLflowModel(server="prod", registered_model_name=name)
+
+
+def test_the_server_may_be_named_without_its_type() -> None:
+    assert MLflowModel(server="prod") == MLflowModel(server="mlflow-server/prod")
+    with pytest.raises(ValidationError, match="is no MLflow server; write mlflow-server/<name of the block>"):
+        MLflowModel(server="azure/prod")
+
+
+def test_the_plan_says_where_the_model_is_registered() -> None:
+    assert MLflowModel(name="best").plan() == "best/: the best candidate as an MLflow model"
+    plan = MLflowModel(name="best", server="prod", registered_model_name="points", alias="staging").plan()
+    assert plan.endswith("registered with mlflow-server/prod as models:/points@staging")

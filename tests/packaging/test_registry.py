@@ -13,8 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from packhouse.config.loading import load_config, parse_config
 from packhouse.errors import InputError
-from packhouse.packaging import Packaging, any_packaging, packaging_types, with_type_as_registered
-from packhouse.packaging.mlflow_model import MLflowModel
+from packhouse.packaging import Packaging
+from packhouse.packaging.docker.dockerfile import Dockerfile
+from packhouse.packaging.mlflow.model import MLflowModel
+from packhouse.packaging.registry import any_packaging, installed_types, packaging_types, with_type_as_registered
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.release import RELEASE_NAME, REPORT_NAME
 from tests.jobs import job, write_job
@@ -49,7 +51,7 @@ import json, sys
 from pathlib import Path
 from packhouse.config import load_config
 from packhouse.config.schema import config_schema
-from packhouse.packaging import packaging_types
+from packhouse.packaging.registry import packaging_types
 from packhouse.plan import prepare
 from tests.packaging_jobs import ONE, make_packing
 
@@ -69,9 +71,9 @@ print(json.dumps({
 @pytest.fixture
 def fresh_registry() -> Iterator[None]:
     """Let this test, and then the next, look the installed types up anew."""
-    packaging_types.cache_clear()
+    installed_types.cache_clear()
     yield
-    packaging_types.cache_clear()
+    installed_types.cache_clear()
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_built_in_types_are_found_by_their_entry_points() -> None:
         point.name: point.value for point in metadata.distribution("packhouse").entry_points.select(group="packhouse.packagers")
     }
     assert points["Zipfile"] == "packhouse.packaging.zipfile:Zipfile"
-    assert points["MLflowModel"] == "packhouse.packaging.mlflow_model:MLflowModel"
+    assert points["MLflowModel"] == "packhouse.packaging.mlflow.model:MLflowModel"
     assert packaging_types()["Zipfile"] is Zipfile
     assert packaging_types()["MLflowModel"] is MLflowModel
 
@@ -115,7 +117,7 @@ def test_a_type_that_somebody_installs_is_configured_planned_described_and_made(
     done = run_with(third_party, USE, str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
-        "types": ["AzureMLData", "AzureMLModels", "MLflowModel", "Note", "Zipfile"],
+        "types": ["AzureMLData", "AzureMLModels", "Dockerfile", "MLflowModel", "Note", "Zipfile"],
         "plan": "winner.txt: who won",
         "made": ["winner.txt", "Hail turned-0.0"],
         "other": "Zipfile",
@@ -126,6 +128,123 @@ def test_a_type_that_somebody_installs_is_configured_planned_described_and_made(
 def test_a_type_that_is_not_installed_is_refused_with_those_that_are() -> None:
     with pytest.raises(InputError, match=r"unknown type 'Note' → use one of .*MLflowModel.*Zipfile"):
         parse_config(job(packaging=[{"type": "Note"}]))
+
+
+# What is written below a module whose type is right, and what is then said of it.
+NOT_IMPORTED = "notes_packaging:Note cannot be imported"
+NO_TYPE = "notes_packaging:Note is no class derived from packhouse.packaging.Packaging"
+NOT_ITS_NAME = 'notes_packaging:Note does not declare type: Literal["Note"] = "Note"'
+UNUSABLE = {
+    "import nowhere": f"{NOT_IMPORTED} (ModuleNotFoundError: No module named 'nowhere')",
+    "raise RuntimeError('no licence\\nsee below')": f"{NOT_IMPORTED} (RuntimeError: no licence)",
+    "del Note": f"{NOT_IMPORTED} (AttributeError: module 'notes_packaging' has no attribute 'Note')",
+    "Note = 3": NO_TYPE,
+    "class Note: pass": NO_TYPE,
+    "class Note(Packaging):\n    type: Literal['Note'] = 'Note'": "notes_packaging:Note does not define create and plan",
+    "class Note(Note):\n    type: Literal['Memo'] = 'Memo'": NOT_ITS_NAME,
+    "class Note(Note):\n    type: str = 'Note'": NOT_ITS_NAME,
+    "class Note(Note, arbitrary_types_allowed=True):\n    odd: type(...) = ...": "has settings that are not plain data",
+}
+LOAD_BOTH = """
+from pathlib import Path
+from packhouse.config import load_config
+from packhouse.errors import InputError
+
+asking, other = map(Path, sys.argv[1:])
+print([packaging.type for packaging in load_config(other).packaging])
+try:
+    load_config(asking)
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("line", UNUSABLE)
+def test_a_type_that_cannot_be_used_is_refused_with_its_distribution_and_stops_no_other(
+    line: str, third_party: Path, tmp_path: Path
+) -> None:
+    with (third_party / "notes_packaging.py").open("a") as module:
+        module.write(f"\n\n{line}\n")
+    other = write_job(tmp_path)
+    asking = tmp_path / "asking.json"
+    asking.write_text(json.dumps(job(packaging=[{"type": "Zipfile"}, {"type": "note"}])))
+    done = run_with(third_party, LOAD_BOTH, str(asking), str(other))
+    assert done.returncode == 0, done.stderr
+    found, error = done.stdout.splitlines()
+    assert found == "['Zipfile']"
+    assert error.startswith("packaging[1]: the type 'Note' of notes 1.0 cannot be used: ")
+    assert error.endswith(" → mend or uninstall notes 1.0")
+    assert UNUSABLE[line] in error
+    assert done.stderr.startswith("the packaging type 'Note' of notes 1.0 is left out: ")
+    assert UNUSABLE[line] in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_name_that_two_distributions_register_belongs_to_neither(third_party: Path, tmp_path: Path) -> None:
+    info = third_party / "rival-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text("[packhouse.packagers]\nNOTE = notes_packaging:Note\n")
+    asking = write_job(tmp_path, packaging={"type": "note"})
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(job()))
+    done = run_with(third_party, LOAD_BOTH, str(asking), str(other))
+    both = "notes 1.0 and rival 2.0"
+    assert f"the type 'Note' of {both} cannot be used: {both} register it → uninstall one of them" in done.stdout, done.stderr
+
+
+KEYS = """
+from pathlib import Path
+from packhouse.config import load_config
+from packhouse.packaging.registry import installed_types
+from tasks.package import package_key
+from tests.packaging_jobs import ONE, make_packing
+
+(note,) = load_config(Path(sys.argv[1])).packaging
+job = make_packing(Path(sys.argv[2]), ONE, packaging=[]).job
+about = Path(sys.argv[3])
+for version in ("1.0", "1.1", "1.0"):
+    about.write_text(about.read_text().rpartition(" ")[0] + f" {version}\\n")
+    installed_types.cache_clear()
+    print(package_key(None, {"job": job, "packaging": note}))
+"""
+
+
+def test_a_new_version_of_a_third_partys_distribution_makes_a_new_package(third_party: Path, tmp_path: Path) -> None:
+    config, about = write_job(tmp_path, packaging={"type": "Note"}), third_party / "notes-1.0.dist-info" / "METADATA"
+    done = run_with(third_party, KEYS, str(config), str(tmp_path / "work"), str(about))
+    assert done.returncode == 0, done.stderr
+    first, updated, again = done.stdout.split()
+    assert first == again != updated
+
+
+WITH_PATHS = """
+
+class Note(Note):
+    beside: Path = Path("notes")
+    below: Path | None = None
+    nowhere: Path | None = None
+"""
+SHOW_PATHS = """
+from pathlib import Path
+from packhouse.config import PackhouseConfig, load_config
+
+config = load_config(Path(sys.argv[1]))
+(note,) = config.packaging
+print(note.beside, note.below, note.nowhere)
+assert PackhouseConfig.model_validate_json(config.model_dump_json()) == config
+"""
+
+
+def test_relative_paths_of_a_third_partys_type_are_taken_from_the_configurations_folder(
+    third_party: Path, tmp_path: Path
+) -> None:
+    with (third_party / "notes_packaging.py").open("a") as module:
+        module.write(WITH_PATHS)
+    config = write_job(tmp_path, packaging={"type": "Note", "config": {"below": "deep/er"}})
+    done = run_with(third_party, SHOW_PATHS, str(config))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "notes"), str(tmp_path / "deep" / "er"), "None"]
 
 
 def test_an_unknown_setting_of_an_installed_type_is_refused_in_its_place(third_party: Path, tmp_path: Path) -> None:
@@ -144,7 +263,7 @@ def test_types_are_looked_up_once_and_in_order_of_their_names(monkeypatch: pytes
         asked.append(group)
         values = {
             "Zipfile": "packhouse.packaging.zipfile:Zipfile",
-            "MLflowModel": "packhouse.packaging.mlflow_model:MLflowModel",
+            "MLflowModel": "packhouse.packaging.mlflow.model:MLflowModel",
         }
         return [metadata.EntryPoint(name, value, group) for name, value in values.items()]
 
@@ -223,7 +342,7 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("name", [*BAD_NAMES, "n" * 201, "ä" * 101, "🎉" * 51, "\ud800"])
-@pytest.mark.parametrize("kind", [Zipfile, MLflowModel])
+@pytest.mark.parametrize("kind", [Dockerfile, MLflowModel, Zipfile])
 def test_a_name_that_not_every_system_can_have_for_a_file_is_refused(kind: type[Packaging], name: str) -> None:
     with pytest.raises(ValidationError, match=r"cannot be a file name|valid string"):
         kind.model_validate({"name": name})

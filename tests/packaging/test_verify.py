@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from packhouse.packaging.mlflow_model import MLflowModel
+from packhouse.packaging.mlflow.model import MLflowModel
 from tests.classifiers import write_classifier
 from tests.packaging_jobs import CPU, EXACT, GRADES, NEAR, Grades, make_packing
 

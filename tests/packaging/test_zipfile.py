@@ -353,6 +353,7 @@ def test_mlflow_format_puts_the_model_below_mlflow_model_and_its_other_files_bes
     package = packing.zip(export_in_mlflow_format=True, top_k=1)
     below = {name.removeprefix(f"{FIRST}/") for name in names_in(package) if name.startswith(f"{FIRST}/")}
     mlflow = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "model.onnx"}
+    mlflow |= {"input_example.json", "serving_input_example.json"}
     assert below == BESIDE | {f"mlflow_model/{name}" for name in mlflow}
     paths = [entry["model_config"]["config"]["model_path"] for entry in read(package, "models_rank.json")]
     assert paths == [f"CandidateModels/{spec}/BestCandidateModel_1/mlflow_model/model.onnx" for spec in (CPU, GPU)]

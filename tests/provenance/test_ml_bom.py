@@ -15,7 +15,7 @@ from packhouse.evaluation.records import Evaluation
 from packhouse.packaging import PackagingJob
 from packhouse.packaging.contents import Content
 from packhouse.packaging.manifest import PackagedCandidate
-from packhouse.packaging.mlflow_model import MLflowModel
+from packhouse.packaging.mlflow.model import MLflowModel
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.provenance.ml_bom import ML_BOM_NAME, ml_bom
 from tests.classifiers import write_classifier

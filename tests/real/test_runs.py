@@ -16,6 +16,8 @@ import pytest
 
 from packhouse.artifacts import measure
 from packhouse.evaluation.session_host import WORKER
+from packhouse.provenance.config import PROVENANCE_SUFFIX, RUN_SUFFIX
+from packhouse.release import RELEASE_NAME, REPORT_NAME, Release, read_release
 from packhouse.verification import verify_package
 from tests.classifiers import write_classifier
 from tests.jobs import write_job
@@ -43,7 +45,7 @@ def test_a_second_run_measures_nothing_and_one_more_candidate_measures_one(
     second = packhouse.release(config)
     assert server.count_evaluations(began) == {"Cached": 2}
     assert second["job"] == first["job"]
-    assert second["packages"] == first["packages"]
+    assert read(second).packages == read(first).packages
     write_classifier(tmp_path / "candidates" / "new.onnx", error=0.2)
     planned = json.loads(packhouse.run("plan", config, "--json"))["evaluations"]
     assert {item["candidate"] for item in planned if not item["is_cached"]} == {"new"}
@@ -100,10 +102,15 @@ def test_two_runs_at_once_in_one_folder_both_complete(packhouse: Packhouse, tmp_
     assert [run.returncode for run in runs] == [0, 0]
     assert releases[0]["flow_run"] != releases[1]["flow_run"]
     assert len(verify_package(tmp_path / "packages" / "points.zip").models) == 2
-    published = json.loads((tmp_path / "packages" / "release.json").read_text())["packages"][0]["files"]["points.zip"]
-    assert measure(tmp_path / "packages" / "points.zip").sha256 == published["sha256"]
+    (published,) = read_release(tmp_path / "packages").packages
+    assert measure(tmp_path / "packages" / "points.zip").sha256 == published.digest
     left = sorted(path.name for path in (tmp_path / "packages").iterdir())
-    assert left == ["points.zip", "release.json", "report.html"]
+    assert left == [
+        "points.zip",
+        *(f"points.zip{suffix}" for suffix in (PROVENANCE_SUFFIX, RUN_SUFFIX)),
+        RELEASE_NAME,
+        REPORT_NAME,
+    ]
 
 
 def test_two_runs_at_once_with_results_of_their_own_time_one_after_the_other(
@@ -154,7 +161,7 @@ def test_nothing_to_rank_ends_with_its_own_exit_code_and_a_reason(packhouse: Pac
     impossible = {"type": "threshold", "value": 2.0}
     metrics = [{"name": "accuracy", "type": "accuracy", "sub_types": [{"name": "accuracy", "priority": 1, "goal": impossible}]}]
     release = packhouse.release(write_job(tmp_path, metrics=metrics), code=3)
-    assert release["packages"] == []
+    assert release["deliveries"] == []
     assert {item["status"] for item in release["job"]["overall"]["unranked"]} == {"rejected"}
     assert not (tmp_path / "packages" / "points.zip").exists()
 
@@ -171,10 +178,10 @@ def test_one_packaging_type_that_fails_stops_no_other_and_keeps_the_earlier_pack
     (tmp_path / "packages" / "runtime.zip").write_bytes(b"the package of an earlier run")
     packhouse.environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
     release = packhouse.release(config, code=3)
-    assert [package["name"] for package in release["packages"]] == ["points.zip"]
-    assert len(release["failures"]) == 1
-    assert "runtime.zip was not made" in release["failures"][0]
-    assert "include_runtime_packages" in release["failures"][0]
+    assert [package.name for package in read(release).packages] == ["points.zip"]
+    (failure,) = read(release).failures
+    assert "runtime.zip was not made" in failure
+    assert "include_runtime_packages" in failure
     assert (tmp_path / "packages" / "runtime.zip").read_bytes() == b"the package of an earlier run"
 
 
@@ -186,11 +193,12 @@ def test_a_disk_that_is_full_while_packing_leaves_the_earlier_package_intact(pac
         write_classifier(tmp_path / "candidates" / f"wide-{index}.onnx", error=0.1 * index, padding_bytes=400_000)
     packhouse.prefix = ("prlimit", "--fsize=1000000")
     release = packhouse.release(config, code=3)
-    assert "points.zip was not made" in release["failures"][0]
-    assert "File too large" in release["failures"][0]
+    (failure,) = read(release).failures
+    assert "points.zip was not made" in failure
+    assert "File too large" in failure
     assert (tmp_path / "packages" / "points.zip").read_bytes() == earlier
     packhouse.prefix = ()
-    assert packhouse.release(config)["failures"] == []
+    assert read(packhouse.release(config)).failures == ()
     assert len(verify_package(tmp_path / "packages" / "points.zip").models) == 5
 
 
@@ -205,6 +213,11 @@ def test_a_disk_that_is_full_while_receiving_stops_the_run_with_what_to_do(packh
     assert "File too large" in message
     assert "free space" in message
     assert (tmp_path / "packages" / "points.zip").read_bytes() == earlier
+
+
+def read(release: Any) -> Release:
+    """Return a release that was printed."""
+    return Release.model_validate_json(json.dumps(release))
 
 
 def write_slow_job(folder: Path, runs: int, **arguments: Any) -> Path:

@@ -22,8 +22,10 @@ from packhouse.metrics import Goal, Metric, Tolerance
 from packhouse.packaging.job import PackagingJob
 from packhouse.ranking import rank
 from packhouse.release import Package, Release
-from packhouse.report.page import goal_text, report_html
+from packhouse.report.page import goal_text, grading_html, report_html
 from packhouse.report.tables import shown, shown_bytes
+from packhouse.verification.score import Score, ScoredMetric
+from packhouse.verification.validate import ValidatedModel, Validation
 from tests.packaging_jobs import delivered, undelivered
 from tests.timings import stored, timings_of
 
@@ -374,6 +376,35 @@ def test_packages_that_should_be_signed_and_are_not_are_told_of(workshop: Worksh
     reason = "the packages are not signed: there is no such block"
     page = Page(report_html(workshop.usual(unsigned=reason), workshop.store))
     assert page.text.count(reason) >= 2
+
+
+def test_packages_show_what_was_found_in_them_and_where_they_are(workshop: Workshop) -> None:
+    model = {"model_path": "model.onnx", "accelerator": CPU.spec}
+    environment = "an environment of the package's own wheels"
+    ran = ValidatedModel(**model, samples=4, environment=environment, placement={"CPUExecutionProvider": 8}, difference=0.0)
+    scored = ScoredMetric(**model, metric="accuracy-f1", evaluated=0.9, packaged=0.9, tolerance=0.0009)
+    package = Package(type="Zipfile", name="best.zip", files={"best.zip": measure_bytes(b"zip")})
+    delivery = delivered(package).model_copy(
+        update={
+            "validation": Validation(files=12, models=(ran, ran)),
+            "score": Score(samples=90, metrics=(scored, scored)),
+        }
+    )
+    text = Page(report_html(workshop.usual(deliveries=(delivery,)), workshop.store)).text
+    assert (
+        "Validated: its 2 models give the outputs of the golden samples, in an environment of the package's own wheels" in text
+    )
+    assert "Scored: accuracy-f1 on 90 samples as when the candidates were evaluated" in text
+    assert "Registered: /packages/best.zip" in text
+
+
+def test_grading_in_a_package_has_the_ranked_candidates_and_neither_times_of_the_run_nor_packages(workshop: Workshop) -> None:
+    text = grading_html(workshop.usual().job)
+    page = Page(text)
+    assert "large ranks first (cpu-cpu)" in page.text
+    assert "accuracy-accuracy_score: 0.97 against 0.95" in page.text
+    assert not [word for word in ("wrong", "broken", "run-1234", "2025-01-31", "Packages", "best.zip") if word in page.text]
+    assert not plots_of(text)
 
 
 def test_failures_are_in_the_verdict_and_in_the_packages(workshop: Workshop) -> None:

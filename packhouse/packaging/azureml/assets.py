@@ -14,18 +14,16 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from packhouse.artifacts import measure
-from packhouse.candidates import MODEL_NAME
 from packhouse.errors import PackagingFailed, Problem, RegistrationFailed
-from packhouse.packaging import Packaging, PackagingJob, Workplace, mlflow_format
+from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.archive import write_folder
 from packhouse.packaging.azureml.registration import Asset, Kind, register_asset
 from packhouse.packaging.azureml.versions import OnConflict
-from packhouse.packaging.candidate_files import SETTINGS_NAME, candidate_files
-from packhouse.packaging.contents import Content, below, model_contents
-from packhouse.packaging.golden import GOLDEN_NAME
+from packhouse.packaging.contents import Content, below
 from packhouse.packaging.manifest import MANIFEST_NAME, Manifest, PackagedCandidate, with_manifest
-from packhouse.packaging.olive_files import model_info
-from packhouse.packaging.sealed import VERIFY_NAME, sealed
+from packhouse.packaging.mlflow import format as mlflow_format
+from packhouse.packaging.ranked_model import packed_model
+from packhouse.packaging.seal import VERIFY_NAME, sealed
 from packhouse.ranking import Ranked
 from packhouse.records import digest_of
 
@@ -135,8 +133,9 @@ class AzureMLAssets(Packaging):
             name = f"{self.name}_{ranked.accelerator}_{ranked.rank}"
             if not ASSET_NAME.fullmatch(name):
                 raise PackagingFailed(f"{name!r} is too long for the name of an asset; give the package a shorter name")
-            contents |= below(name, self._asset(job, ranked, workplace))
-            packaged.append(_packaged(job, ranked, f"{name}/"))
+            asset, described = self._asset(job, ranked, workplace)
+            contents |= below(name, asset)
+            packaged.append(_in_folder(described, name))
         folder = workplace.scratch / self.output_name
         write_folder(folder, sealed(self.output_name, contents, tuple(packaged), job))
         return folder
@@ -175,18 +174,17 @@ class AzureMLAssets(Packaging):
             if ranked := here.get((overall.candidate, overall.accelerator)):
                 yield ranked
 
-    def _asset(self, job: PackagingJob, ranked: Ranked, workplace: Workplace) -> dict[str, Content]:
-        described = candidate_files(job, ranked, model_info(job, _overall(job, ranked), MODEL_NAME), workplace.store)
-        described[VERIFY_NAME] = Content.of((resources.files("packhouse.packaging") / VERIFY_NAME).read_bytes())
+    def _asset(self, job: PackagingJob, ranked: Ranked, workplace: Workplace) -> tuple[dict[str, Content], PackagedCandidate]:
+        """Return the files of an asset, and what its manifest says of its model."""
+        beside = {VERIFY_NAME: Content.of((resources.files("packhouse.packaging") / VERIFY_NAME).read_bytes())}
         if self.export_in_mlflow_format:
-            described |= mlflow_format.description(job, ranked)
-        candidate = job.candidate(ranked.candidate)
-        contents = model_contents(candidate, workplace.store, described)
+            beside |= mlflow_format.description(job, ranked, workplace.store)
+        contents, described = packed_model(job, ranked, workplace.store, beside=beside)
         if ignored := next((name for name in IGNORE_FILES if name in contents), None):
             raise PackagingFailed(
-                f"candidate {candidate.name!r} brings a file {ignored}, by which Azure's SDK leaves files out; remove it"
+                f"candidate {described.name!r} brings a file {ignored}, by which Azure's SDK leaves files out; remove it"
             )
-        return with_manifest(contents, (_packaged(job, ranked),))
+        return with_manifest(contents, (described,)), described
 
     def _assets(self, package: Path, flow_run: str | None) -> Iterator[Asset]:
         """Yield the assets of a package, whose files are those of its manifest."""
@@ -212,21 +210,16 @@ class AzureMLAssets(Packaging):
             )
 
 
-def _packaged(job: PackagingJob, ranked: Ranked, folder: str = "") -> PackagedCandidate:
-    return PackagedCandidate.of(
-        job,
-        ranked,
-        _overall(job, ranked),
-        model_path=folder + MODEL_NAME,
-        settings_path=folder + SETTINGS_NAME,
-        golden_path=folder + GOLDEN_NAME,
+def _in_folder(described: PackagedCandidate, folder: str) -> PackagedCandidate:
+    """Return what the manifest of the package says of a model that lies in one of its folders."""
+    golden = described.golden_samples
+    return described.model_copy(
+        update={
+            "model_path": f"{folder}/{described.model_path}",
+            "settings_path": f"{folder}/{described.settings_path}",
+            "golden_samples": golden and golden.model_copy(update={"path": f"{folder}/{golden.path}"}),
+        }
     )
-
-
-def _overall(job: PackagingJob, ranked: Ranked) -> Ranked:
-    """Return the place across all accelerators of what has a place on one."""
-    pair = (ranked.candidate, ranked.accelerator)
-    return next(item for item in job.overall.ranked if (item.candidate, item.accelerator) == pair)
 
 
 def _tags(packaged: PackagedCandidate, flow_run: str | None) -> dict[str, str]:

@@ -32,7 +32,14 @@ FILES = {
     "model_info.json",
     "verify.py",
 }
-MLFLOW = {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt"}
+MLFLOW = {
+    "MLmodel",
+    "conda.yaml",
+    "input_example.json",
+    "python_env.yaml",
+    "requirements.txt",
+    "serving_input_example.json",
+}
 
 
 def names(folder: Path) -> set[str]:
@@ -171,8 +178,8 @@ def test_without_the_sdk_the_plan_is_refused_with_what_to_install(tmp_path: Path
 
 def test_azure_is_imported_by_its_own_process_only() -> None:
     program = (
-        "import sys, flows.cli, flows.package_models, packhouse.plan, packhouse.packaging as packaging, blocks.azureml;"
-        "packaging.packaging_types(); print([name for name in sys.modules if name.split('.')[0] == 'azure'])"
+        "import sys, flows.cli, flows.package_models, packhouse.plan, packhouse.packaging.registry as registry, blocks.azureml;"
+        "registry.packaging_types(); print([name for name in sys.modules if name.split('.')[0] == 'azure'])"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"

@@ -270,13 +270,17 @@ def test_what_was_registered_before_a_failure_is_told_and_gone_on_from(
 
 
 def test_a_store_without_keys_is_reached_with_the_identity(
-    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+    packings: dict[str, Packing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make(packings["one"], "identity")
-    azure.use_identity_for_blobs()
-    made.register(connection)
-    asset = azure.models["identity_cpu-cpu_1"]["1"]
-    assert uploaded(azure, asset["modelUri"]) == files(made.folder / "identity_cpu-cpu_1")
+    with FakeAzure(tmp_path) as azure:
+        azure.use_identity_for_blobs()
+        for name, value in azure.environment.items():
+            monkeypatch.setenv(name, value)
+        made.register(connect(azure))
+        asset = azure.models["identity_cpu-cpu_1"]["1"]
+        assert uploaded(azure, asset["modelUri"]) == files(made.folder / "identity_cpu-cpu_1")
+        assert not azure.violations
 
 
 # What is wrong with the block or its surroundings, and what is said.

@@ -1,0 +1,239 @@
+"""The Dockerfile package: a Dockerfile with all that it needs, whose image serves the best candidate over HTTP."""
+
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from packhouse.artifacts import ArtifactStore
+from packhouse.errors import PackagingFailed, Problem
+from packhouse.packaging import Packaging, PackagingJob, Workplace, runtime_packages
+from packhouse.packaging.archive import write_folder
+from packhouse.packaging.candidate_files import candidate_files
+from packhouse.packaging.contents import Content, below, model_contents
+from packhouse.packaging.docker import inference_server
+from packhouse.packaging.docker.base_images import PYTHON_IMAGE, REPOSITORY, TAG, BaseImage, base_image_for, check_image
+from packhouse.packaging.docker.builders import BuilderFailed, find_builder
+from packhouse.packaging.docker.image_requirements import image_requirements, read_requirements
+from packhouse.packaging.docker.inference_server import MODEL_NAME, SERVING_NAME, SETTINGS_NAME
+from packhouse.packaging.docker.text import dockerfile_text
+from packhouse.packaging.golden import GOLDEN_NAME
+from packhouse.packaging.manifest import PackagedCandidate
+from packhouse.packaging.olive_files import model_info
+from packhouse.packaging.runtime_packages import REQUIREMENTS, RUNTIME_FOLDER
+from packhouse.packaging.seal import sealed
+from packhouse.pins import Pin
+from packhouse.ranking import Ranked
+from packhouse.records import digest_of
+
+if TYPE_CHECKING:
+    from packhouse.verification.opened import OpenPackage
+
+CONTENT, DOCKERFILE = "docker_content", "Dockerfile"
+SERVER_FOLDER = "server/inference_server"
+
+
+class Dockerfile(Packaging):
+    """A Dockerfile and its content; the image serves the candidate that ranks first across all accelerators."""
+
+    type: Literal["Dockerfile"] = "Dockerfile"
+    base_image: str | None = Field(
+        default=None,
+        description="Image to begin with, best by digest; it has Python and pip, and the libraries of the execution provider. "
+        "By default the official Python image, in the version that Packhouse runs in.",
+        examples=["python:3.11-slim", "registry.example.com/python@sha256:" + 64 * "0"],
+    )
+    requirements_file: Path | None = Field(
+        default=None, description="Further packages for the image, as pinned lines `name==version`."
+    )
+    include_runtime_packages: bool = Field(
+        default=True, description="Include the wheels of all that is installed, so that building needs no network."
+    )
+    build: bool = Field(
+        default=False, description="Build the image and run it, to validate and score the package through its HTTP interface."
+    )
+    builder: Literal["docker", "buildah", "podman"] | None = Field(
+        default=None, description="Program to build and run with; by default the first of these that works."
+    )
+    build_options: tuple[str, ...] = Field(
+        default=(),
+        description="Further options of the builder's `build`.",
+        examples=[["--secret=id=pip.conf,src=/etc/pip.conf"]],
+    )
+    run_options: tuple[str, ...] = Field(
+        default=("--memory=4g",),
+        description="Options to run the container with while it is validated.",
+        examples=[["--memory=8g", "--gpus=all"]],
+    )
+    repository: str | None = Field(
+        default=None, description="Repository of the image, with its registry.", examples=["registry.example.com/models/digits"]
+    )
+    tag: str | None = Field(default=None, description="Tag of the image; by default the beginning of the candidate's digest.")
+    push: bool = Field(default=False, description="Push the image that was validated to `repository`.")
+
+    @field_validator("base_image")
+    @classmethod
+    def _base_image_is_fixed(cls, value: str | None) -> str | None:
+        return value if value is None else check_image(value)
+
+    @field_validator("repository")
+    @classmethod
+    def _repository_is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not REPOSITORY.fullmatch(value):
+            raise ValueError(
+                f"{value!r} is no name of a repository; write it in lower case, without a tag, as in host/folder/name"
+            )
+        return value
+
+    @field_validator("tag")
+    @classmethod
+    def _tag_is_a_tag(cls, value: str | None) -> str | None:
+        if value is not None and not TAG.fullmatch(value):
+            raise ValueError(f"{value!r} is no tag; use letters, digits, dots, dashes, underscores")
+        return value
+
+    @model_validator(mode="after")
+    def _pushes_what_is_built(self) -> Self:
+        if self.push and not self.build:
+            raise ValueError("push needs build: true, for only an image that was validated is pushed")
+        if self.push and self.repository is None:
+            raise ValueError("push needs repository, the name to push the image under")
+        return self
+
+    @property
+    def content_digest(self) -> str:
+        """That of the settings and of the pins in the requirements file, as far as it can be read."""
+        try:
+            own = [str(pin) for pin in self._own_requirements()]
+        except PackagingFailed as error:
+            own = [str(error)]
+        return digest_of([self.model_dump(mode="json"), own])
+
+    def problems(self) -> Sequence[Problem]:
+        """Say what is wrong with the requirements file, and whether there is nothing to build with."""
+        found = []
+        try:
+            self._own_requirements()
+        except PackagingFailed as error:
+            found.append(Problem("requirements_file", str(error)))
+        if self.build:
+            try:
+                find_builder(self.builder)
+            except BuilderFailed as error:
+                found.append(Problem("build", f"no builder works here: {error}", "install or start one, or set build: false"))
+        return found
+
+    def plan(self) -> str:
+        """Say what is made, and what is not certain about it."""
+        done = "built, and run to validate it" if self.build else "not built"
+        pushed = f", pushed to {self.repository}" if self.push else ""
+        base = self.base_image or PYTHON_IMAGE
+        drifts = "" if "@" in base else f"; {base} may become another image, name base_image by its digest to prevent that"
+        return f"{self.output_name}/: a Dockerfile that serves the best candidate over HTTP, {done}{pushed}{drifts}"
+
+    def create(self, job: PackagingJob, workplace: Workplace) -> Path:
+        """Write the folder."""
+        best = next(item for item in job.by_accelerator[job.best.accelerator].ranked if item.candidate == job.best.candidate)
+        accelerator = job.accelerator(best.accelerator)
+        base = base_image_for(accelerator.execution_provider, accelerator.plugin, self.base_image)
+        requirements = image_requirements(job, self._own_requirements(), base.extras)
+        content = {**self._model(job, best, workplace.store), **self._installed(requirements, workplace.cache)}
+        contents = {
+            DOCKERFILE: Content.of(self._text(job, best, base, content[MODEL_NAME]).encode()),
+            **below(CONTENT, content),
+        }
+        packaged = PackagedCandidate.of(
+            job,
+            best,
+            job.best,
+            model_path=f"{CONTENT}/{MODEL_NAME}",
+            settings_path=f"{CONTENT}/{SETTINGS_NAME}",
+            golden_path=f"{CONTENT}/{GOLDEN_NAME}",
+        )
+        folder = workplace.scratch / self.output_name
+        write_folder(folder, sealed(self.output_name, contents, (packaged,), job))
+        return folder
+
+    def open(self, package: Path, job: PackagingJob, workplace: Workplace) -> "AbstractContextManager[OpenPackage]":
+        """Build the image of a copy and run it; or, without building, run the same server on what would be installed."""
+        from packhouse.packaging.docker.served import opened_image, opened_server
+
+        opened = opened_image if self.build else opened_server
+        return opened(package, job, workplace, self)
+
+    def register(self, package: Path, job: PackagingJob, workplace: Workplace) -> Sequence[str]:
+        """Push the image that was validated, and return its name by digest; nothing where it is not to be pushed.
+
+        Raises:
+            RegistrationFailed: that image is not here any more, or it cannot be pushed.
+        """
+        if not self.push:
+            return ()
+        from packhouse.packaging.docker.image_registry import push_validated
+
+        return (push_validated(package, self, job, workplace),)
+
+    def image_name(self, candidate: str) -> str:
+        """Return repository and tag of the image of a candidate."""
+        repository = self.repository or re.sub("[^a-z0-9]+", "-", self.name.lower()).strip("-") or "model"
+        return f"{repository}:{self.tag or candidate[:12]}"
+
+    def _own_requirements(self) -> tuple[Pin, ...]:
+        if self.requirements_file is None:
+            return ()
+        try:
+            return read_requirements(self.requirements_file)
+        except ValueError as error:
+            raise PackagingFailed(str(error)) from error
+
+    def _text(self, job: PackagingJob, best: Ranked, base: BaseImage, model: Content) -> str:
+        candidate = job.candidate(best.candidate)
+        labels = {
+            "org.opencontainers.image.title": self.name,
+            "org.opencontainers.image.description": f"{candidate.name} on {best.accelerator}, Open Inference Protocol v2",
+            "org.opencontainers.image.version": candidate.digest,
+            "packhouse.accelerator": best.accelerator,
+            "packhouse.candidate.digest": f"sha256:{candidate.digest}",
+            "packhouse.data.digest": f"sha256:{job.data.sha256}",
+            "packhouse.model.digest": f"sha256:{model.artifact.sha256}",
+        }
+        wheels = RUNTIME_FOLDER if self.include_runtime_packages else None
+        return dockerfile_text(self.name, self.image_name(candidate.digest), base, labels, wheels)
+
+    def _model(self, job: PackagingJob, best: Ranked, store: ArtifactStore) -> dict[str, Content]:
+        """Return the model, what describes it, and the server."""
+        candidate, accelerator = job.candidate(best.candidate), job.accelerator(best.accelerator)
+        serving = {
+            "name": self.name,
+            "version": candidate.digest,
+            "accelerator": best.accelerator,
+            "device": accelerator.device,
+            "plugin": accelerator.plugin,
+            "dimensions": accelerator.dimensions,
+        }
+        modules = resources.files(inference_server).iterdir()
+        server = {file.name: Content.of(file.read_bytes()) for file in modules if file.name.endswith(".py")}
+        described = {
+            **candidate_files(job, best, model_info(job, job.best, f"{CONTENT}/{MODEL_NAME}"), store),
+            **below(SERVER_FOLDER, server),
+            SERVING_NAME: Content.of_json(serving),
+        }
+        return model_contents(candidate, store, described)
+
+    def _installed(self, requirements: Sequence[str], cache: Path) -> dict[str, Content]:
+        """Return the exact requirements with digests, and their wheels."""
+        if not self.include_runtime_packages:
+            return {REQUIREMENTS: Content.of(runtime_packages.lock(requirements).encode())}
+        files = {path.name: path for path in runtime_packages.fetch_all(requirements, cache)}
+        pinned = files.pop(REQUIREMENTS)
+        wheels = {name: Content.of(path) for name, path in files.items()}
+        return {REQUIREMENTS: Content.of(_without_comments(pinned).encode()), **below(RUNTIME_FOLDER, wheels)}
+
+
+def _without_comments(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("#"))

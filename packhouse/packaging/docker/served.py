@@ -1,0 +1,164 @@
+"""A Dockerfile package opened as its consumers would: its image is built and run, and asked over HTTP.
+
+Where it is not to be built, its server runs in a fresh environment of what the image would have installed. Both listen on a
+Unix socket only, so no port is opened, and the container needs no network.
+"""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from packhouse.candidates import Candidate
+from packhouse.errors import VerificationFailed
+from packhouse.evaluation.data import Array
+from packhouse.evaluation.device_lock import device_locks
+from packhouse.evaluation.runtimes import RuntimeEnvironments
+from packhouse.packaging.docker.builders import SOCKET_FOLDER, BuilderFailed, find_builder
+from packhouse.packaging.docker.check import check_dockerfile
+from packhouse.packaging.docker.image_record import ImageRecord
+from packhouse.packaging.docker.inference_client import InferenceClient
+from packhouse.packaging.golden import fixed_batch
+from packhouse.packaging.job import PackagingJob, Workplace
+from packhouse.packaging.manifest import PackagedCandidate
+from packhouse.packaging.runtime_packages import REQUIREMENTS, RUNTIME_FOLDER
+from packhouse.verification.opened import OpenPackage, Predictions
+from packhouse.verification.payload import Payload
+from packhouse.verification.reader import unpack
+from packhouse.verification.unpacked import read_manifest, require_safe_model
+
+if TYPE_CHECKING:
+    from packhouse.packaging.docker.dockerfile import Dockerfile
+
+CONTENT = "docker_content"
+SOCKET = "server.sock"
+LOG = "server.log"
+Server = Callable[[Path, Path], AbstractContextManager[subprocess.Popen[bytes]]]
+
+
+@contextmanager
+def opened_image(package: Path, job: PackagingJob, workplace: Workplace, packaging: "Dockerfile") -> Iterator[OpenPackage]:
+    """Build the image of a copy of the package, if that is not done, and run it. Which it is is kept, for it to be pushed.
+
+    Raises:
+        VerificationFailed: the package is not what its manifest says, the image cannot be built, or its server does not start.
+    """
+    with _unpacked(package, workplace) as (folder, files, packaged):
+        try:
+            builder = find_builder(packaging.builder)
+            image = ImageRecord(folder, packaging, builder, workplace.cache).image()
+            environment = f"the image {image}, built and run by {builder.version} {builder.isolation}"
+        except BuilderFailed as error:
+            raise VerificationFailed(f"the image is not built: {error}") from error
+
+        def run(shared: Path, log: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
+            return builder.run(image, shared, ["--uds", f"{SOCKET_FOLDER}/{SOCKET}"], packaging.run_options, log)
+
+        with _served(packaging.name, packaged, job, environment, run) as model:
+            yield OpenPackage(files=files, models=[model])
+
+
+@contextmanager
+def opened_server(package: Path, job: PackagingJob, workplace: Workplace, packaging: "Dockerfile") -> Iterator[OpenPackage]:
+    """Run the server of a copy of the package in an environment of what its image would have installed.
+
+    Raises:
+        VerificationFailed: the package is not what its manifest says, or the server does not start.
+        EvaluationFailed: the requirements cannot be installed.
+    """
+    with _unpacked(package, workplace) as (folder, files, packaged):
+        content = folder / CONTENT
+        wheels = content / RUNTIME_FOLDER
+        environments = RuntimeEnvironments(workplace.runtimes)
+        python = environments.python_from_lock(content / REQUIREMENTS, wheels if wheels.is_dir() else None)
+
+        @contextmanager
+        def run(shared: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+            arguments = ["-m", "inference_server", "--model", str(content), "--uds", str(shared / SOCKET)]
+            variables = {"PYTHONPATH": str(content / "server"), "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
+            with log.open("wb") as sink:
+                process = subprocess.Popen(
+                    [python, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **variables, "PYTHONDONTWRITEBYTECODE": "1"},
+                    cwd=shared,
+                )
+            try:
+                yield process
+            finally:
+                process.kill()
+                process.wait()
+
+        environment = "not built; its server, in an environment of its pinned requirements"
+        with _served(packaging.name, packaged, job, environment, run) as model:
+            yield OpenPackage(files=files, models=[model])
+
+
+@contextmanager
+def _unpacked(package: Path, workplace: Workplace) -> Iterator[tuple[Path, int, PackagedCandidate]]:
+    """Unpack and check a copy of the package; give its folder, how many files it has, and what is said of its model."""
+    with tempfile.TemporaryDirectory(prefix="open-", dir=workplace.scratch) as scratch:
+        folder = Path(scratch, "package")
+        files = unpack(package, folder)
+        manifest = read_manifest(folder, files)
+        check_dockerfile(folder)
+        (packaged,) = manifest.candidates
+        require_safe_model(folder, packaged)
+        yield folder, len(files), packaged
+
+
+@contextmanager
+def _served(
+    name: str, packaged: PackagedCandidate, job: PackagingJob, environment: str, run: Server
+) -> Iterator["_ServedModel"]:
+    """Run a server while the context lasts, on the device, and give the model that it serves."""
+    accelerator, candidate = job.accelerator(packaged.accelerator), job.candidate(packaged.digest)
+    with (
+        device_locks(accelerator.devices([candidate.settings]), exclusive=False),
+        tempfile.TemporaryDirectory(prefix="packhouse-") as scratch,  # the path of a socket is short
+    ):
+        shared, log = Path(scratch, "shared"), Path(scratch, LOG)
+        shared.mkdir()
+        shared.chmod(0o777)  # who serves is another user; the folder around it is this one's only
+        with run(shared, log) as process, InferenceClient(shared / SOCKET, name) as client:
+            client.wait_until_ready(process, log)
+            yield _ServedModel(packaged, environment, client, candidate)
+
+
+class _ServedModel:
+    """The model of a server that runs."""
+
+    def __init__(self, packaged: PackagedCandidate, environment: str, client: InferenceClient, candidate: Candidate) -> None:
+        self.packaged, self.environment = packaged, environment
+        self._client, self._candidate = client, candidate
+
+    def predict(self, payload: Payload, batch_size: int, samples: int | None = None) -> Predictions:
+        """Post the samples in batches. Raises VerificationFailed where they are not answered as the protocol says."""
+        inputs, ids = payload.inputs([value.name for value in self._candidate.inputs]), payload.ids
+        is_fixed = any(value.shape and isinstance(value.shape[0], int) for value in self._candidate.inputs)
+        size = fixed_batch(self._candidate) if is_fixed else batch_size
+        parts: list[dict[str, Array]] = []
+        done = 0
+        for start in range(0, min(len(ids), samples or len(ids)), size):
+            count = min(size, len(ids) - start)
+            rows = np.arange(start, start + (size if is_fixed else count)) % len(ids)  # a fixed batch is filled from the start
+            feed = {value.name: _as_input(inputs[value.name][rows], value.dtype) for value in self._candidate.inputs}
+            answer = self._client.infer(feed, self._tensors())
+            parts.append({name: array[:count] if array.ndim else array[None] for name, array in answer.items()})
+            done += count
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Predictions(ids[:done], outputs, self._client.placement())
+
+    def _tensors(self) -> Sequence[str]:
+        return [value.name for value in self._candidate.outputs if value.dtype != "unknown"]
+
+
+def _as_input(array: Array, dtype: str) -> Array:
+    return array.astype(object if dtype == "str" else dtype, copy=False)

@@ -1,0 +1,203 @@
+"""Faults in the life of packages: killed and failed at every boundary, a run leaves nothing half done, and the next completes.
+
+The faults of a test come one after the other, each in a run of its own that goes a bit further than the one before.
+"""
+
+import json
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packhouse.artifacts import measure
+from packhouse.provenance.config import PROVENANCE_SUFFIX, RUN_SUFFIX
+from packhouse.release import RELEASE_NAME, REPORT_NAME, read_release
+from packhouse.verification import verify_package
+from tests.jobs import write_job
+from tests.real.conftest import Packhouse, Server
+from tests.real.test_runs import now
+
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("runs"), pytest.mark.timeout(1800)]
+
+COMPLETE = {
+    *(f"{name}.zip{suffix}" for name in ("first", "second") for suffix in ("", PROVENANCE_SUFFIX, RUN_SUFFIX)),
+    REPORT_NAME,
+    RELEASE_NAME,
+}
+SHARED_MEMORY = Path("/dev/shm")
+# Where a run is killed, and the steps that it begins: what an earlier one finished is taken from the cache.
+KILLS: list[tuple[str, list[str]]] = [
+    ("before create first", ["create first"]),
+    ("inside the archive first", ["create first"]),
+    ("adopted first", ["create first"]),
+    ("before validate first", ["create first", "validate first"]),
+    ("after validate first", ["validate first"]),
+    ("before score first", ["validate first", "score first"]),
+    ("after score first", ["score first"]),
+    ("before register first", ["score first", "register first"]),
+    ("placing first", ["register first"]),
+    ("placed first", ["register first"]),
+    ("placed second", ["register first", "create second", "validate second", "score second", "register second"]),
+    ("writing first.zip.run.json", ["register first", "register second"]),
+    ("writing first.zip.provenance.json", ["register first", "register second"]),
+    ("writing release.json", ["register first", "register second"]),
+]
+# Where something fails, the step that does not succeed for it, and what is said of it.
+FAILURES = [
+    ("full disk in create first", "create", "File too large"),
+    ("full disk in validate first", "validate", "File too large"),
+    ("dead worker in validate first", "validate", "its process was killed by SIGKILL during 'predict'"),
+    ("full disk in score first", "score", "File too large"),
+    ("full disk in placing first", "register", "File too large"),
+]
+
+
+@dataclass
+class Trial:
+    """Runs of one job, of which each may have a fault; its packages are `first` and `second`, in this order."""
+
+    packhouse: Packhouse
+    folder: Path
+    output: Path
+    verified: set[str] = field(default_factory=set)
+
+    def configure(self, **settings: Any) -> Path:
+        """Write the job, with settings of its packages."""
+        packaging = [{"type": "Faulty", "name": name, **settings} for name in ("first", "second")]
+        return write_job(self.folder, packaging=packaging, output_dir=str(self.output))
+
+    def run(self, config: Path, fault: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the job with a fault, and return how it ended."""
+        self.log.unlink(missing_ok=True)
+        self.packhouse.environment |= {"FAULT": fault, "FAULT_LOG": str(self.log)}
+        process = self.packhouse.start("run", config, "--json")
+        output, errors = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    @property
+    def log(self) -> Path:
+        """The file with the steps that a run began."""
+        return self.folder / "steps.log"
+
+    @property
+    def begun(self) -> list[str]:
+        """The steps that the last run began."""
+        return self.log.read_text().splitlines()
+
+    @property
+    def visible(self) -> set[str]:
+        """What people see in the output folder."""
+        return {path.name for path in self.output.iterdir() if not path.name.startswith(".")}
+
+    @property
+    def temporary(self) -> list[Path]:
+        """What runs have left in the output folder and the result storage."""
+        return [*self.output.glob(".*"), *(self.packhouse.results / "blobs").glob(".*")]
+
+    def require_whole(self) -> None:
+        """Check that all that is visible is complete, and speaks of what it lies beside."""
+        assert self.visible <= COMPLETE
+        read_release(self.output)
+        for package in self.output.glob("*.zip"):
+            digest = measure(package).sha256
+            if digest not in self.verified:
+                assert len(verify_package(package).models) in (1, 2)
+                self.verified.add(digest)
+            for suffix, path in ((RUN_SUFFIX, ["digest"]), (PROVENANCE_SUFFIX, ["subject", 0, "digest", "sha256"])):
+                beside = package.with_name(package.name + suffix)
+                assert not beside.exists() or value_at(beside, path) == digest, beside.name
+
+    def require_complete(self, models: int) -> None:
+        """Check that everything is there, new, and nothing besides."""
+        self.require_whole()
+        assert self.visible == COMPLETE
+        assert self.temporary == []
+        release = read_release(self.output)
+        assert release.is_complete
+        for package in release.packages:
+            assert measure(self.output / package.name).sha256 == package.digest
+            assert len(verify_package(self.output / package.name).models) == models
+
+
+def value_at(path: Path, keys: Sequence[Any]) -> Any:
+    value = json.loads(path.read_bytes())
+    for key in keys:
+        value = value[key]
+    return value
+
+
+@pytest.fixture
+def trial(packhouse: Packhouse, tmp_path: Path) -> Trial:
+    """A job whose type is installed in the child process, and whose packages go through their steps one after the other."""
+    information = tmp_path / "installed" / "faulty-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[packhouse.packagers]\nFaulty = tests.real.faulty_type:Faulty\n")
+    packhouse.environment |= {
+        "PYTHONPATH": str(information.parent),
+        "PREFECT_TASKS_RUNNER_THREAD_POOL_MAX_WORKERS": "1",
+    }
+    return Trial(packhouse, tmp_path, tmp_path / "packages")
+
+
+def test_a_run_that_is_killed_at_every_boundary_leaves_nothing_half_done_and_goes_on_where_it_stopped(
+    trial: Trial, server: Server
+) -> None:
+    earlier = trial.run(trial.configure(top_k=1))
+    assert earlier.returncode == 0, earlier.stderr
+    trial.require_complete(models=1)
+    config, began = trial.configure(), now()
+
+    for fault, steps in KILLS:
+        killed = trial.run(config, fault)
+        assert killed.returncode == -signal.SIGKILL, f"{fault}: {killed.stderr}"
+        assert trial.begun == steps, fault
+        trial.require_whole()
+
+    last = trial.run(config)
+    assert last.returncode == 0, last.stderr
+    assert trial.begun == ["register first", "register second"]
+    trial.require_complete(models=2)
+    assert set(server.count_evaluations(began)) == {"Cached"}
+
+
+def test_what_fails_in_a_step_is_one_packages_failure_which_the_next_run_makes_good(trial: Trial) -> None:
+    trial.output = Path(tempfile.mkdtemp(dir=SHARED_MEMORY))  # files are copied there, and not linked
+    config = trial.configure()
+
+    for fault, step, reason in FAILURES:
+        failed = trial.run(config, fault)
+        assert failed.returncode == 3, f"{fault}: {failed.stderr}"
+        deliveries = {item["name"]: item["failure"] for item in json.loads(failed.stdout)["deliveries"]}
+        assert deliveries["first.zip"]["step"] == step, fault
+        assert reason in deliveries["first.zip"]["reason"]
+        assert "worker" in fault or "free space" in deliveries["first.zip"]["reason"]
+        assert deliveries["second.zip"] is None
+        assert "first.zip" not in trial.visible
+        trial.require_whole()
+
+    assert trial.run(config).returncode == 0
+    assert trial.begun == ["register first", "register second"]
+    trial.require_complete(models=2)
+
+
+def test_a_disk_that_is_full_when_the_release_is_written_leaves_the_earlier_one_and_says_what_to_do(trial: Trial) -> None:
+    assert trial.run(trial.configure(top_k=1)).returncode == 0
+    earlier = read_release(trial.output)
+    config = trial.configure()
+
+    failed = trial.run(config, "full disk in writing release.json")
+
+    assert failed.returncode == 1, failed.stderr
+    message = json.loads(failed.stdout)["message"]
+    assert f"the output folder {trial.output} cannot be written" in message
+    assert "free space on that disk and run again" in message
+    assert read_release(trial.output) == earlier
+    trial.require_whole()
+    assert trial.run(config).returncode == 0
+    trial.require_complete(models=2)

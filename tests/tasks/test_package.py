@@ -1,0 +1,412 @@
+"""The life of a package as tasks against a real Prefect API: create, validate, score, register, and what fails in between."""
+
+import asyncio
+import errno
+import itertools
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+from prefect import flow
+from prefect.context import TaskRunContext
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+from packhouse.artifacts import measure
+from packhouse.errors import PackagingFailed, RegistrationFailed
+from packhouse.packaging import Packaging, PackagingJob, Workplace
+from packhouse.packaging.zipfile import Zipfile
+from packhouse.release import NOT_PASSED, Delivery, Step
+from packhouse.verification.opened import OpenPackage
+from tasks import package as tasks_package
+from tasks.package import deliver_package, package_all
+from tests.packaging_jobs import CPU, EXACT, Packing, make_packing
+
+module: Any = tasks_package
+STEPS: tuple[Step, ...] = ("create", "validate", "score", "register")
+RECORDS = {"create": "package", "validate": "validation", "score": "score", "register": "registration"}
+Hook = Callable[[Path | None], Any]
+
+
+class Kit(Zipfile):
+    """A third party's type: a ZIP file, and in each step, what the test wants. `steps` has every step that it was asked for."""
+
+    type: Literal["Kit"] = "Kit"  # type: ignore[assignment]
+    include_runtime_packages: bool = False
+    hooks: ClassVar[dict[str, Hook]] = {}
+    steps: ClassVar[list[str]] = []
+
+    def create(self, job: PackagingJob, workplace: Workplace) -> Path:
+        made = super().create(job, workplace)
+        return self._asked(made) or made
+
+    @contextmanager
+    def open(self, package: Path, job: PackagingJob, workplace: Workplace) -> Iterator[OpenPackage]:
+        self._asked(package)
+        with super().open(package, job, workplace) as opened:
+            yield opened
+
+    def register(self, package: Path, job: PackagingJob, workplace: Workplace) -> Sequence[str]:  # noqa: ARG002
+        self._asked(package)
+        return ("https://kits.example/kit",)
+
+    def _asked(self, package: Path) -> Any:
+        context = TaskRunContext.get()
+        assert context
+        step = context.task.name.removesuffix("_package")
+        self.steps.append(step)
+        hook = self.hooks.get(step)
+        return hook(package) if hook else None
+
+
+KIT, PLAIN = Kit(name="kit"), Zipfile(name="plain", include_runtime_packages=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def api() -> Iterator[None]:
+    """A Prefect API with a database of its own."""
+    with prefect_test_harness(server_startup_timeout=240):
+        yield
+
+
+@pytest.fixture(scope="module")
+def packing(tmp_path_factory: pytest.TempPathFactory) -> Packing:
+    """A job whose one candidate has the accuracy that it really has; its store is not to be changed."""
+    return make_packing(tmp_path_factory.mktemp("packing"), {CPU: {EXACT: (1.0, 3.0)}})
+
+
+@pytest.fixture
+def job(packing: Packing) -> PackagingJob:
+    return packing.job
+
+
+@pytest.fixture(autouse=True)
+def storage(packing: Packing, tmp_path: Path) -> Iterator[Path]:
+    """The result storage of one test, with the candidate in it; afterwards nothing temporary is left in it."""
+    folder = Path(shutil.copytree(packing.workplace.scratch.parent / "results", tmp_path / "results"))
+    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: folder}):
+        yield folder
+    if (folder / "blobs").is_dir():
+        assert [path.name for path in (folder / "blobs").iterdir()] == ["sha256"]
+
+
+@pytest.fixture(autouse=True)
+def hooks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Hook]:
+    """What is done in the steps of a kit."""
+    found: dict[str, Hook] = {}
+    monkeypatch.setattr(Kit, "hooks", found)
+    monkeypatch.setattr(Kit, "steps", [])
+    return found
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "packages"
+
+
+def deliver(job: PackagingJob, output: Path, *packagings: Packaging) -> list[Delivery]:
+    """Take packages through their steps in a flow."""
+
+    @flow(name="deliver", validate_parameters=False)
+    async def delivered() -> list[Delivery]:
+        return await package_all(job, packagings, output)
+
+    deliveries: list[Delivery] = asyncio.run(delivered())
+    return deliveries
+
+
+def taken(action: Callable[[], Any]) -> list[str]:
+    """Do something and return the steps that kits were asked for meanwhile."""
+    before = len(Kit.steps)
+    action()
+    return Kit.steps[before:]
+
+
+def fail(error: Exception) -> Hook:
+    def raise_it(_: Path | None) -> None:
+        raise error
+
+    return raise_it
+
+
+def test_a_package_passes_all_four_steps_and_what_each_gave_is_kept(job: PackagingJob, output: Path) -> None:
+    (delivery,) = deliver(job, output, KIT)
+
+    assert Kit.steps == list(STEPS)
+    assert delivery.failure is None
+    assert delivery.package and delivery.validation and delivery.score and delivery.registration  # noqa: PT018
+    assert [model.difference for model in delivery.validation.models] == [0.0]
+    assert [metric.packaged for metric in delivery.score.metrics] == [1.0]
+    assert delivery.registration.places == ("https://kits.example/kit", str(output / "kit.zip"))
+    assert delivery.registration.digest == delivery.package.digest == measure(output / "kit.zip").sha256
+
+
+ERRORS: dict[str, tuple[Exception, str]] = {
+    "a reason": (PackagingFailed("no licence; ask for one"), "no licence; ask for one"),
+    "an error of a programmer": (KeyError("scale"), "KeyError: 'scale'"),
+    "an error of a library": (ValueError("no such region"), "ValueError: no such region"),
+    "a full disk": (
+        OSError(errno.ENOSPC, "No space left on device"),
+        "No space left on device; free space on that disk and run",
+    ),
+    "a closed folder": (PermissionError(errno.EACCES, "Permission denied"), "Permission denied; make it accessible"),
+    "a lost connection": (ConnectionResetError(errno.ECONNRESET, "Connection reset"), "Connection reset"),
+}
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"), [*zip(STEPS, ERRORS, strict=False), *zip(itertools.cycle(STEPS[::-1]), ERRORS, strict=False)]
+)
+def test_a_package_that_fails_in_a_step_goes_no_further_and_stops_no_other(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], step: Step, kind: str
+) -> None:
+    error, reason = ERRORS[kind]
+    hooks[step] = fail(error)
+
+    failed, plain = deliver(job, output, KIT, PLAIN)
+
+    assert Kit.steps == list(STEPS[: STEPS.index(step) + 1])
+    assert failed.failure
+    assert failed.failure.step == step
+    assert reason in failed.failure.reason
+    assert failed.sentence == f"kit.zip {NOT_PASSED[step]}: {failed.failure.reason}"
+    assert [getattr(failed, RECORDS[item]) is not None for item in STEPS] == [
+        STEPS.index(item) < STEPS.index(step) for item in STEPS
+    ]
+    assert plain.registration
+    assert [path.name for path in output.iterdir()] == ["plain.zip"]
+
+
+def test_a_package_that_failed_takes_up_where_it_stopped(job: PackagingJob, output: Path, hooks: dict[str, Hook]) -> None:
+    for step in STEPS:
+        hooks[step] = fail(PackagingFailed("not yet"))
+    assert taken(lambda: deliver(job, output, KIT)) == ["create"]
+    for step, following in itertools.pairwise(STEPS):
+        del hooks[step]
+        assert taken(lambda: deliver(job, output, KIT)) == [step, following]
+    del hooks["register"]
+    assert taken(lambda: deliver(job, output, KIT)) == ["register"]
+    assert (output / "kit.zip").exists()
+
+
+def test_the_state_of_a_package_that_failed_is_failed_and_says_why(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook]
+) -> None:
+    hooks["validate"] = fail(PackagingFailed("it does not load"))
+
+    state = deliver_package(job, KIT, output, return_state=True)
+
+    assert state.is_failed()
+    sentence = "kit.zip was made, and does not do what it should, so it is not registered: it does not load"
+    assert state.message == sentence
+    hooks.clear()
+    state = deliver_package(job, KIT, output, return_state=True)
+    assert state.is_completed()
+    assert state.message == "kit.zip is made"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda made: made.rename(made.with_name("other.zip")),
+        lambda made: made.unlink(),
+        lambda made: made.unlink() or made.mkdir(),
+    ],
+    ids=["another name", "nothing", "an empty folder"],
+)
+def test_a_type_that_makes_something_else_than_it_says_is_told_so(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], made: Hook
+) -> None:
+    hooks["create"] = made
+
+    (delivery,) = deliver(job, output, KIT)
+
+    assert delivery.failure
+    assert delivery.failure.step == "create"
+    assert "the packaging type Kit did not make kit.zip" in delivery.failure.reason
+
+
+def test_only_registering_is_done_when_nothing_has_changed(job: PackagingJob, output: Path) -> None:
+    (first,) = deliver(job, output, KIT)
+    assert taken(lambda: deliver(job, output, KIT)) == ["register"]
+    assert deliver(job, output, KIT) == [first]
+
+
+def lose(blob: Path) -> None:
+    blob.unlink()
+
+
+def damage(blob: Path) -> None:
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("harm", [lose, damage])
+def test_a_package_whose_bytes_were_lost_is_made_again_and_what_was_found_of_them_still_holds(
+    job: PackagingJob, output: Path, storage: Path, harm: Callable[[Path], None]
+) -> None:
+    (first,) = deliver(job, output, KIT)
+    assert first.package
+    harm(storage / "blobs" / "sha256" / first.package.digest)
+    shutil.rmtree(output)
+
+    assert taken(lambda: deliver(job, output, KIT)) == ["create", "register"]
+    assert measure(output / "kit.zip").sha256 == first.package.digest
+
+
+def dated(year: int, package: Path | None) -> None:
+    """Pack a package again, with another date, which makes other bytes."""
+    assert package
+    with zipfile.ZipFile(package) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(package, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, (year, 1, 1, 0, 0, 0)), content)
+
+
+def test_a_package_with_other_bytes_than_before_is_validated_and_scored_again(
+    job: PackagingJob, output: Path, storage: Path, hooks: dict[str, Hook]
+) -> None:
+    hooks["create"] = partial(dated, 2001)
+    (first,) = deliver(job, output, KIT)
+    assert first.package
+    lose(storage / "blobs" / "sha256" / first.package.digest)
+    hooks["create"] = partial(dated, 2002)
+
+    assert taken(lambda: deliver(job, output, KIT)) == list(STEPS)
+    assert measure(output / "kit.zip").sha256 != first.package.digest
+
+
+@pytest.mark.parametrize("step", STEPS[:3])
+def test_a_record_that_was_cut_while_it_was_written_is_made_again(
+    job: PackagingJob, output: Path, storage: Path, step: Step
+) -> None:
+    deliver(job, output, KIT)
+    (record,) = storage.glob(f"{RECORDS[step]}-*")
+    record.write_bytes(record.read_bytes()[: record.stat().st_size // 2])
+
+    assert taken(lambda: deliver(job, output, KIT)) == [step, "register"]
+    assert taken(lambda: deliver(job, output, KIT)) == ["register"]
+
+
+@pytest.mark.parametrize("step", ["validate", "score"])
+def test_a_package_that_is_changed_while_it_is_looked_at_is_refused_and_made_again(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], step: Step
+) -> None:
+    def change(package: Path | None) -> None:
+        assert package
+        package.chmod(0o644)
+        dated(2001, package)
+
+    hooks[step] = change
+
+    (delivery,) = deliver(job, output, KIT)
+
+    assert delivery.failure
+    assert delivery.failure.step == step
+    assert delivery.failure.reason == "kit.zip was changed while the package was looked at; run again"
+    assert not output.exists()
+    hooks.clear()
+    assert taken(lambda: deliver(job, output, KIT)) == ["create", *STEPS[STEPS.index(step) :]]
+    assert (output / "kit.zip").exists()
+
+
+@pytest.mark.parametrize(("outages", "attempts"), [(0, 1), (2, 3), (3, 4), (9, 4)])
+def test_registering_is_tried_again_while_the_cause_may_pass(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], monkeypatch: pytest.MonkeyPatch, outages: int, attempts: int
+) -> None:
+    def answer(_: Path | None) -> None:
+        if Kit.steps.count("register") <= outages:
+            raise RegistrationFailed("503 Service Unavailable", is_transient=True)
+
+    hooks["register"] = answer
+    monkeypatch.setattr(module, "register_package", module.register_package.with_options(retry_delay_seconds=[0, 0, 0]))
+
+    (delivery,) = deliver(job, output, KIT)
+
+    assert Kit.steps.count("register") == attempts
+    assert (delivery.failure is None) == (outages < attempts) == (output / "kit.zip").exists()
+    if delivery.failure:
+        assert delivery.sentence == "kit.zip was made and validated, and could not be registered: 503 Service Unavailable"
+
+
+@pytest.mark.parametrize("error", [RegistrationFailed("401 Unauthorized"), ValueError("no such region")])
+def test_registering_is_not_tried_again_for_what_does_not_pass(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], error: Exception
+) -> None:
+    hooks["register"] = fail(error)
+
+    (delivery,) = deliver(job, output, KIT)
+
+    assert Kit.steps.count("register") == 1
+    assert delivery.failure
+
+
+def test_what_a_step_gave_is_in_the_result_storage_before_the_next_one_begins(
+    job: PackagingJob, output: Path, storage: Path, hooks: dict[str, Hook]
+) -> None:
+    found: dict[str, list[str]] = {}
+
+    def look(step: Step) -> Hook:
+        return lambda _: found.update({step: sorted(path.name.split("-")[0] for path in storage.glob("*-*"))})
+
+    for step in STEPS:
+        hooks[step] = look(step)
+    deliver(job, output, KIT)
+
+    assert found == {
+        "create": [],
+        "validate": ["package"],
+        "score": ["package", "validation"],
+        "register": ["package", "score", "validation"],
+    }
+
+
+@pytest.mark.parametrize("step", STEPS[:3])
+def test_a_record_that_cannot_be_written_is_that_packages_failure_and_says_what_may_be_the_cause(
+    job: PackagingJob, output: Path, storage: Path, hooks: dict[str, Hook], step: Step
+) -> None:
+    """A folder is in the place of the record, which stops root too."""
+    deliver(job, output, KIT)
+    (record,) = storage.glob(f"{RECORDS[step]}-*")
+    record.unlink()
+    record.mkdir()
+    shutil.rmtree(output)
+
+    failed, plain = deliver(job, output, KIT, PLAIN)
+
+    assert failed.failure
+    assert failed.failure.step == step
+    assert "could not be written to the result storage; is the disk full, or read-only?" in failed.failure.reason
+    assert plain.registration
+    assert [path.name for path in output.iterdir()] == ["plain.zip"]
+    record.rmdir()
+    assert taken(lambda: deliver(job, output, KIT)) == [step, "register"]
+
+
+def test_without_a_place_for_scratch_files_every_package_fails_by_itself(
+    job: PackagingJob, output: Path, storage: Path
+) -> None:
+    shutil.rmtree(storage / "blobs")
+    (storage / "blobs").write_bytes(b"in the way")
+
+    deliveries = deliver(job, output, KIT, PLAIN)
+
+    assert [delivery.failure.step for delivery in deliveries if delivery.failure] == ["create", "create"]
+    assert all("Not a directory" in delivery.sentence for delivery in deliveries)
+
+
+def test_without_a_place_to_publish_to_every_package_fails_in_its_last_step(job: PackagingJob, output: Path) -> None:
+    output.write_bytes(b"in the way")
+
+    deliveries = deliver(job, output, KIT, PLAIN)
+
+    assert [delivery.failure.step for delivery in deliveries if delivery.failure] == ["register", "register"]
+    assert all(f"the output folder {output} cannot be written: " in delivery.sentence for delivery in deliveries)
+    output.unlink()
+    assert taken(lambda: deliver(job, output, KIT)) == ["register"]
