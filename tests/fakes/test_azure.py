@@ -1,13 +1,28 @@
 """The fake Azure, driven by nothing but the unmodified SDK."""
 
+import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+import requests
 
-from tests.fakes.azure import FakeAzure, why_unavailable
+from tests.fakes.azure import (
+    FakeAzure,
+    Request,
+    ServiceError,
+    accept,
+    container_crash,
+    image_build_failure,
+    out_of_quota,
+    why_unavailable,
+)
+from tests.fakes.azure.contract import Contract
 
 pytestmark = [
     pytest.mark.real,
@@ -15,6 +30,24 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
+SCORE = """
+import json, os, pathlib
+import numpy, onnxruntime
+
+def init():
+    global session
+    [path] = pathlib.Path(os.environ["AZUREML_MODEL_DIR"]).rglob("*.onnx")
+    session = onnxruntime.InferenceSession(path)
+
+def run(data):
+    x = numpy.array(json.loads(data)["x"], dtype="float32")
+    print("scored", x.shape)
+    return {"y": session.run(None, {"x": x})[0].tolist()}
+"""
+CONDA = {
+    "name": "serving",
+    "dependencies": ["python=3.11", "pip", {"pip": ["azureml-inference-server-http", "onnxruntime", "numpy"]}],
+}
 FILES = {"model.onnx": b"\x08\x07onnx" * 500, "inference_config.json": b"{}"}
 
 
@@ -27,6 +60,8 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeAzure]:
             patch.setenv(name, value)
         logging.getLogger("azure").setLevel(logging.ERROR)
         yield azure
+        if path := os.environ.get("PACKHOUSE_RECORD_AZURE"):
+            Path(path).write_text(recording(azure.requests), encoding="utf-8")
         assert azure.violations == []
 
 
@@ -40,6 +75,26 @@ def client(azure: FakeAzure) -> Any:
 def model_folder(tmp_path: Path) -> Path:
     """A folder as it is registered as a model."""
     return write_folder(tmp_path / "model", FILES)
+
+
+def recording(seen: list[Request]) -> str:
+    """The requests to the Resource Manager that keep to the contract, once each, for the tests of the contract."""
+    contract = Contract()
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for request in seen:
+        operation = contract.find(request.method, request.path, request.query.get("api-version", ""))
+        if operation is not None and not contract.problems(request.method, request.path, request.query, request.body):
+            key = (operation.id, operation.api_version, json.dumps(shape(request.body)))
+            entry = {"method": request.method, "path": request.path, "query": request.query, "body": request.body}
+            found.setdefault(key, entry)
+    return json.dumps([found[key] for key in sorted(found)], indent=1) + "\n"
+
+
+def shape(value: Any) -> Any:
+    """What a body looks like, without its values."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in sorted(value.items())}
+    return type(value).__name__
 
 
 def make_client(azure: FakeAzure, workspace: str | None = None, **settings: Any) -> Any:
@@ -107,3 +162,300 @@ def test_workspace_that_does_not_exist_is_told_from_a_missing_model(azure: FakeA
         make_client(azure, "elsewhere").models.get("pears_cpu-cpu_1", "1")
     with pytest.raises(ResourceNotFoundError, match="Code: NotFound"):
         client.models.get("nothing", "1")
+
+
+def test_data_folder_comes_back_with_the_long_address(
+    azure: FakeAzure, client: Any, model_folder: Path, tmp_path: Path
+) -> None:
+    from azure.ai.ml.entities import Data
+
+    registered = client.data.create_or_update(Data(name="orchard", version="1", path=str(model_folder), type="uri_folder"))
+    assert registered.path.startswith(f"azureml://subscriptions/{azure.subscription_id}/")
+    assert registered.path.endswith("/model/")
+    folder = azure.download(azure.data["orchard"]["1"]["dataUri"], tmp_path / "downloaded")
+    assert (folder / "model.onnx").read_bytes() == FILES["model.onnx"]
+
+
+def test_version_of_an_environment_cannot_be_changed(azure: FakeAzure, client: Any) -> None:
+    from azure.core.exceptions import ResourceExistsError
+
+    client.environments.create_or_update(make_environment("frozen"))
+    client.environments.create_or_update(make_environment("frozen"))
+    with pytest.raises(ResourceExistsError, match="already registered and cannot be changed"):
+        client.environments.create_or_update(make_environment("frozen", image="another/image"))
+    assert list(azure.environments["frozen"]) == ["1"]
+
+
+def test_build_context_is_uploaded(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
+    from azure.ai.ml.entities import BuildContext, Environment
+
+    context = write_folder(tmp_path / "context", {"Dockerfile": b"FROM scratch"})
+    client.environments.create_or_update(Environment(name="built", version="1", build=BuildContext(path=context)))
+    folder = azure.download(azure.environments["built"]["1"]["build"]["contextUri"], tmp_path / "downloaded")
+    assert (folder / "Dockerfile").read_bytes() == b"FROM scratch"
+
+
+def test_deployment_returns_predictions_of_the_registered_model(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
+    make_endpoint(client, "pears")
+    deployment = make_deployment(client, "pears", "blue", tmp_path)
+    client.online_deployments.begin_create_or_update(deployment).result()
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"x": [[1.0, 2.0]]}))
+    answer = client.online_endpoints.invoke("pears", request_file=str(request), deployment_name="blue")
+    assert json.loads(answer) == {"y": [[3.0, 6.0]]}
+    assert "scored (1, 2)" in client.online_deployments.get_logs("blue", "pears", lines=50)
+
+    assert ask_by_traffic(client, "pears", request).status_code == 404
+    set_traffic(client, "pears", {"blue": 100})
+    assert azure.endpoints["pears"].traffic == {"blue": 100}
+    assert ask_by_traffic(client, "pears", request).json() == {"y": [[3.0, 6.0]]}
+
+    set_traffic(client, "pears", {"blue": 0})
+    client.online_deployments.begin_delete(name="blue", endpoint_name="pears").result()
+    assert azure.endpoints["pears"].deployments == {}
+    client.online_endpoints.begin_delete("pears").result()
+    assert "pears" not in azure.endpoints
+
+
+def test_deployment_that_fails_tells_why_and_keeps_its_logs(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
+    from azure.core.exceptions import HttpResponseError
+
+    make_endpoint(client, "quince")
+    failures = {
+        "ImageBuildFailure": image_build_failure,
+        "OutOfQuota": out_of_quota,
+        "ResourceNotReady": container_crash("boom"),
+    }
+    deployment = make_deployment(client, "quince", "blue", tmp_path)
+    for code, azure.on_deploy in failures.items():
+        with pytest.raises(HttpResponseError, match=code):
+            client.online_deployments.begin_create_or_update(deployment).result()
+        assert azure.endpoints["quince"].deployments["blue"].state == "Failed"
+    assert client.online_deployments.get_logs("blue", "quince", lines=50) == "boom"
+    azure.on_deploy = azure.serve
+    client.online_deployments.begin_create_or_update(deployment).result()
+    assert azure.endpoints["quince"].deployments["blue"].state == "Succeeded"
+
+
+def test_packaged_model_is_deployed_by_its_environment_alone(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
+    from azure.ai.ml.entities import (
+        AzureMLOnlineInferencingServer,
+        BaseEnvironment,
+        CodeConfiguration,
+        ManagedOnlineDeployment,
+        ModelPackage,
+    )
+
+    deployment = make_deployment(client, "crab", "blue", tmp_path)
+    model = client.models.get("tripling", "1")
+    code = CodeConfiguration(code=deployment.code_configuration.code, scoring_script="score.py")
+    package = ModelPackage(
+        target_environment="packed",
+        base_environment_source=BaseEnvironment(type="EnvironmentAsset", resource_id=deployment.environment),
+        inferencing_server=AzureMLOnlineInferencingServer(code_configuration=code),
+    )
+    environment = client.models.package(model.name, model.version, package)
+    assert azure.environments["packed"]["1"]["image"].startswith("packhouse.azurecr.io/")
+    make_endpoint(client, "crab")
+    alone = ManagedOnlineDeployment(name="blue", endpoint_name="crab", environment=environment.id, instance_count=1)
+    client.online_deployments.begin_create_or_update(alone).result()
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"x": [[1.0, 2.0]]}))
+    answer = client.online_endpoints.invoke("crab", request_file=str(request), deployment_name="blue")
+    assert json.loads(answer) == {"y": [[3.0, 6.0]]}
+
+
+def test_script_that_cannot_start_is_a_crash_with_its_traceback(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
+    from azure.core.exceptions import HttpResponseError
+
+    make_endpoint(client, "medlar")
+    broken = make_deployment(
+        client, "medlar", "blue", tmp_path, "def init():\n    raise RuntimeError('no seeds')\ndef run(x): pass\n"
+    )
+    with pytest.raises(HttpResponseError, match="User container has crashed"):
+        client.online_deployments.begin_create_or_update(broken).result()
+    assert "no seeds" in client.online_deployments.get_logs("blue", "medlar", lines=200)
+
+
+def test_traffic_goes_to_deployments_that_exist_and_keeps_them(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
+    from azure.core.exceptions import HttpResponseError
+
+    make_endpoint(client, "fig")
+    azure.on_deploy = accept
+    client.online_deployments.begin_create_or_update(make_deployment(client, "fig", "blue", tmp_path)).result()
+    azure.on_deploy = azure.serve
+    for traffic, problem in (({"green": 100}, "does not exist"), ({"blue": 90}, "adds up to 90")):
+        with pytest.raises(HttpResponseError, match=problem):
+            set_traffic(client, "fig", traffic)
+    set_traffic(client, "fig", {"blue": 100})
+    with pytest.raises(HttpResponseError, match="nonzero traffic"):
+        client.online_deployments.begin_delete(name="blue", endpoint_name="fig").result()
+
+
+def test_endpoint_that_failed_takes_no_deployments_until_it_is_put_again(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
+    from azure.core.exceptions import HttpResponseError
+
+    def fail(_endpoint: Any) -> None:
+        raise ServiceError(400, "InternalServerError", "Something went wrong.")
+
+    azure.on_endpoint(fail)
+    with pytest.raises(HttpResponseError, match="Something went wrong"):
+        make_endpoint(client, "sloe")
+    assert client.online_endpoints.get("sloe").provisioning_state == "Failed"
+    deployment = make_deployment(client, "sloe", "blue", tmp_path)
+    with pytest.raises(HttpResponseError, match="in state Failed"):
+        client.online_deployments.begin_create_or_update(deployment)
+    azure.on_endpoint(lambda _endpoint: None)
+    make_endpoint(client, "sloe")
+    assert client.online_endpoints.get("sloe").provisioning_state == "Succeeded"
+
+
+def test_batch_deployment_accepts_a_job(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
+    from azure.ai.ml import Input
+    from azure.ai.ml.entities import BatchEndpoint, CodeConfiguration, ModelBatchDeployment
+
+    client.batch_endpoints.begin_create_or_update(BatchEndpoint(name="harvest")).result()
+    tripling = write_folder(tmp_path / "tripling", {"model.onnx": tripling_model()})
+    deployment = ModelBatchDeployment(
+        name="nightly",
+        endpoint_name="harvest",
+        model=client.models.create_or_update(make_model(tripling, "tripling")).id,
+        environment=client.environments.create_or_update(make_environment("serving")).id,
+        code_configuration=CodeConfiguration(
+            code=str(write_folder(tmp_path / "code", {"score.py": SCORE.encode()})), scoring_script="score.py"
+        ),
+        compute="cpu-cluster",
+    )
+    client.batch_deployments.begin_create_or_update(deployment).result()
+    endpoint = client.batch_endpoints.get("harvest")
+    endpoint.defaults.deployment_name = "nightly"
+    client.batch_endpoints.begin_create_or_update(endpoint).result()
+    assert azure.batch_endpoints["harvest"].deployments["nightly"].state == "Succeeded"
+    data = Input(type="uri_folder", path="https://example.org/data/")
+    # Named, because the SDK keeps the deployment of its last call, to whichever endpoint, in a header that all calls share.
+    job = client.batch_endpoints.invoke("harvest", deployment_name="nightly", input=data)
+    assert azure.batch_jobs[job.name]["properties"]["deploymentName"] == "nightly"
+
+
+def test_faults_are_met_and_then_over(azure: FakeAzure, client: Any, model_folder: Path) -> None:
+    from azure.core.exceptions import HttpResponseError, ServiceRequestError
+
+    client.models.create_or_update(make_model(model_folder, "grapes"))
+    azure.fail("GET", "/models/grapes/versions/1$", status=429, code="TooManyRequests", times=2, retry_after=0.1)
+    seen = len(azure.requests)
+    assert client.models.get("grapes", "1").name == "grapes"
+    assert [request.status for request in azure.requests[seen:]] == [429, 429, 200]
+
+    azure.fail("GET", "/models/grapes/versions/1$", status=403, code="AuthorizationFailed", message="Not yours.")
+    with pytest.raises(HttpResponseError, match="Not yours"):
+        client.models.get("grapes", "1")
+
+    azure.fail("GET", "/models/grapes/versions/1$", drop_connection=True, times=20)
+    with pytest.raises(ServiceRequestError):
+        make_client(azure, retry_total=1).models.get("grapes", "1")
+    azure.faults.planned.clear()
+    assert client.models.get("grapes", "1").name == "grapes"
+
+
+def test_token_that_was_revoked_and_a_wrong_secret_are_refused(azure: FakeAzure, model_folder: Path) -> None:
+    from azure.ai.ml import MLClient
+    from azure.core.exceptions import ClientAuthenticationError
+    from azure.identity import ClientSecretCredential, ManagedIdentityCredential
+
+    def client_with(credential: Any) -> Any:
+        return MLClient(credential, azure.subscription_id, azure.resource_group, azure.workspace)
+
+    with pytest.raises(ClientAuthenticationError, match="AADSTS7000215"):
+        client_with(ClientSecretCredential(azure.tenant_id, azure.client_id, "wrong")).workspaces.get(azure.workspace)
+    client = client_with(ClientSecretCredential(azure.tenant_id, azure.client_id, azure.client_secret))
+    assert client.workspaces.get(azure.workspace).name == azure.workspace
+    azure.identity.expire(azure.requests[-1].bearer)
+    with pytest.raises(ClientAuthenticationError, match="expired"):
+        client.models.get("nothing", "1")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in azure.managed_identity_environment.items():
+            patch.setenv(name, value)
+        assert client_with(ManagedIdentityCredential()).workspaces.get(azure.workspace).name == azure.workspace
+
+
+def test_identity_based_datastore_takes_the_callers_token(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "model", {"model.onnx": b"reached without a signature"})
+    azure.use_identity_for_blobs()
+    seen = len(azure.requests)
+    client.models.create_or_update(make_model(folder, "olives"))
+    azure.use_signatures_for_blobs()
+    asked = azure.requests[seen:]
+    assert not [request for request in asked if "sig" in request.query or request.path.endswith("/listSecrets")]
+    assert (azure.download(azure.models["olives"]["1"]["modelUri"], tmp_path / "out") / "model.onnx").read_bytes()
+
+
+def test_request_that_breaks_the_contract_is_refused_and_recorded(azure: FakeAzure, client: Any, model_folder: Path) -> None:
+    from azure.core.exceptions import HttpResponseError
+
+    before = list(azure.violations)
+    with pytest.raises(HttpResponseError, match="does not match"):
+        client.models.create_or_update(make_model(model_folder, "no spaces, please"))
+    assert "path.name: 'no spaces, please' does not match" in azure.violations[-1]
+    azure.violations[:] = before
+
+
+def test_everything_secret_is_known(azure: FakeAzure, client: Any, model_folder: Path) -> None:
+    make_endpoint(client, "rowan")
+    key = client.online_endpoints.get_keys("rowan").primary_key
+    shown = {request.bearer for request in azure.requests if "authorization" in request.headers}
+    signatures = {request.query["sig"] for request in azure.requests if "sig" in request.query}
+    assert {key, azure.client_secret} | shown <= azure.secrets
+    assert signatures <= azure.secrets
+
+
+def make_environment(name: str, image: str = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:20250101.v1") -> Any:
+    from azure.ai.ml.entities import Environment
+
+    return Environment(name=name, version="1", image=image, conda_file=CONDA)
+
+
+def make_endpoint(client: Any, name: str) -> None:
+    from azure.ai.ml.entities import ManagedOnlineEndpoint
+
+    client.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name=name, auth_mode="key")).result()
+
+
+def ask_by_traffic(client: Any, name: str, request: Path) -> requests.Response:
+    """Ask without naming a deployment, which the SDK cannot do once it has named one in this process."""
+    uri, key = client.online_endpoints.get(name).scoring_uri, client.online_endpoints.get_keys(name).primary_key
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    return requests.post(uri, data=request.read_bytes(), headers=headers, timeout=60)
+
+
+def set_traffic(client: Any, endpoint_name: str, traffic: dict[str, int]) -> None:
+    endpoint = client.online_endpoints.get(endpoint_name)
+    endpoint.traffic = traffic
+    client.online_endpoints.begin_create_or_update(endpoint).result()
+
+
+def make_deployment(client: Any, endpoint: str, name: str, folder: Path, score: str = SCORE) -> Any:
+    """A deployment of a model that triples its input."""
+    from azure.ai.ml.entities import CodeConfiguration, ManagedOnlineDeployment
+
+    tripling = write_folder(folder / "tripling", {"model.onnx": tripling_model()})
+    model = client.models.create_or_update(make_model(tripling, "tripling"))
+    environment = client.environments.create_or_update(make_environment("serving"))
+    code = write_folder(folder / "code", {"score.py": score.encode()})
+    return ManagedOnlineDeployment(
+        name=name,
+        endpoint_name=endpoint,
+        model=model.id,
+        environment=environment.id,
+        code_configuration=CodeConfiguration(code=str(code), scoring_script="score.py"),
+        instance_type="Standard_DS3_v2",
+        instance_count=1,
+    )
+
+
+def tripling_model() -> bytes:
+    node = onnx.helper.make_node("Mul", ["x", "three"], ["y"])
+    three = onnx.numpy_helper.from_array(np.array(3, dtype=np.float32), "three")
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 2]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "tripling", ends[:1], ends[1:], [three])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    return model.SerializeToString()

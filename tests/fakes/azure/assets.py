@@ -123,6 +123,14 @@ class DataAssets(Assets):
         return {**properties, "dataUri": uri}
 
 
+class CodeAssets(Assets):
+    """Code; the SDK sends a number among its properties, which the service keeps as a text."""
+
+    def shown(self, properties: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the properties with texts only."""
+        return {**properties, "properties": {name: str(value) for name, value in properties.get("properties", {}).items()}}
+
+
 def models() -> ModelAssets:
     """Return the registry of models."""
     refusal = ServiceError(400, "UserError", "(UserError) Asset paths cannot be updated.")
@@ -145,7 +153,7 @@ def environments() -> Assets:
     return Assets("Environment", "environments", ("image", "condaFile", "build", "inferenceConfig"), refusal)
 
 
-def codes() -> Assets:
+def codes() -> CodeAssets:
     """Return the registry of code assets."""
     refusal = ServiceError(400, "UserError", "(UserError) Asset paths cannot be updated.")
-    return Assets("Code", "codes", ("codeUri",), refusal)
+    return CodeAssets("Code", "codes", ("codeUri",), refusal)

@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, generate_container_sas
 
@@ -116,5 +116,6 @@ class Datastores:
             expiry=now + dt.timedelta(hours=min(hours, MAX_HOURS)),
             protocol="https",
         )
-        self.signatures.add(token.partition("sig=")[2])
+        signature = token.partition("sig=")[2]
+        self.signatures |= {signature, unquote(signature)}
         return token

@@ -2,7 +2,9 @@
 
 import os
 import re
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,20 +13,25 @@ import requests
 
 from tests.fakes.azure import assets
 from tests.fakes.azure.azurite import Azurite
+from tests.fakes.azure.batch import BatchEndpoints
 from tests.fakes.azure.certificates import CertificateAuthority
 from tests.fakes.azure.datastores import Datastores
+from tests.fakes.azure.deploying import Serve
+from tests.fakes.azure.endpoints import LOCATION, SCORING_DOMAIN, Deployment, Endpoint
 from tests.fakes.azure.faults import Fault, Faults
 from tests.fakes.azure.identity import HOST as IDENTITY_HOST
 from tests.fakes.azure.identity import Identity
 from tests.fakes.azure.long_running import LongRunningOperations
 from tests.fakes.azure.messages import Request, Response, ServiceError
+from tests.fakes.azure.online import OnlineEndpoints
+from tests.fakes.azure.packages import ModelPackages
 from tests.fakes.azure.proxy import Proxy
 from tests.fakes.azure.resource_manager import HOST as MANAGEMENT_HOST
 from tests.fakes.azure.resource_manager import ResourceManager
 from tests.fakes.azure.resources import Call, resource
 
 ACCOUNT = "packhousefake"
-LOCATION = "westeurope"
+JOIN_TIMEOUT_S = 30
 BLOB_TIMEOUT_S = 120
 HOP_BY_HOP = {"connection", "transfer-encoding", "keep-alive", "content-length"}
 
@@ -59,6 +66,19 @@ class FakeAzure:
             f"https://{MANAGEMENT_HOST}/subscriptions/{self.subscription_id}/providers"
             f"/Microsoft.MachineLearningServices/locations/{LOCATION}"
         )
+        self._packages = ModelPackages(self._long_running, self._assets["environments"])
+        self.serve = Serve(
+            self._folder / "containers",
+            self._outside,
+            self._datastores,
+            self._assets["models"],
+            self._assets["environments"],
+            self._assets["codes"],
+            self._packages,
+        )
+        self.on_deploy: Callable[[Deployment], None] = self.serve
+        self._online = OnlineEndpoints(self._long_running, self._deploy)
+        self._batch = BatchEndpoints(self._long_running, lambda _deployment: None)
         self._manager = ResourceManager(
             self.subscription_id, self.resource_group, self.workspace, self.identity, self._long_running, self._handlers()
         )
@@ -67,6 +87,8 @@ class FakeAzure:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._proxy.stop()
+        self._long_running.join(JOIN_TIMEOUT_S)
+        self._online.stop()
         self._blob_session.close()
         self._azurite.stop()
 
@@ -90,7 +112,7 @@ class FakeAzure:
         """What a process needs to take the fake for Azure, signed in as the service principal."""
         bundle = str(self._authority.bundle())
         trust = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), bundle)
-        direct = "127.0.0.1,localhost"
+        direct = ",".join(filter(None, ["127.0.0.1", "localhost", self._outside.get("NO_PROXY", "")]))
         return {
             **trust,
             "HTTPS_PROXY": self._proxy.url,
@@ -123,7 +145,8 @@ class FakeAzure:
     @property
     def secrets(self) -> set[str]:
         """Everything secret that the fake handed out: tests look for it in what a run wrote."""
-        return {self.client_secret, *self.identity.issued, *self._datastores.signatures}
+        keys = self._online.keys | self._batch.keys
+        return {self.client_secret, *self.identity.issued, *self._datastores.signatures, *keys}
 
     @property
     def models(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -145,6 +168,25 @@ class FakeAzure:
         """Registered code: name, version, properties."""
         return self._assets["codes"].versions
 
+    @property
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Online endpoints by name, with their deployments, traffic and states."""
+        return self._online.endpoints
+
+    @property
+    def batch_endpoints(self) -> dict[str, Endpoint]:
+        """Batch endpoints by name."""
+        return self._batch.endpoints
+
+    @property
+    def batch_jobs(self) -> dict[str, dict[str, Any]]:
+        """The jobs that batch endpoints accepted, by name."""
+        return self._batch.jobs
+
+    def on_endpoint(self, action: Callable[[Endpoint], None]) -> None:
+        """Run `action` whenever an online endpoint is made or changed; what it raises leaves the endpoint in state Failed."""
+        self._online.on_endpoint = action
+
     def blobs(self) -> list[str]:
         """Return the names of all blobs in the default datastore."""
         return self._datastores.names()
@@ -161,6 +203,10 @@ class FakeAzure:
         """Make the default datastore identity-based: no SAS is handed out, blobs are reached with the caller's token."""
         self._datastores.identity_based = True
 
+    def use_signatures_for_blobs(self) -> None:
+        """Make the default datastore hand out a SAS again, which is what it does at first."""
+        self._datastores.identity_based = False
+
     def fail(
         self,
         method: str,
@@ -172,10 +218,11 @@ class FakeAzure:
         times: int = 1,
         retry_after: float | None = None,
         drop_connection: bool = False,
+        delay_s: float = 0.0,
     ) -> None:
-        """Make the next `times` requests fail whose path, with its host, contains the regular expression `path`."""
+        """Make the next `times` requests fail, `delay_s` late, whose host and path contain the regular expression `path`."""
         pattern = re.compile(path, re.IGNORECASE)
-        self.faults.add(Fault(method, pattern, status, code, message, times, retry_after, drop_connection))
+        self.faults.add(Fault(method, pattern, status, code, message, times, retry_after, drop_connection, delay_s))
 
     @property
     def _workspace_path(self) -> str:
@@ -183,10 +230,14 @@ class FakeAzure:
         return f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{self.workspace}"
 
     def _handlers(self) -> dict[str, Any]:
-        handlers = {"Workspaces_Get": self._get_workspace, **self._datastores.operations()}
+        handlers = {"Workspaces_Get": self._get_workspace, **self._datastores.operations(), **self._packages.operations()}
         for kind in self._assets.values():
             handlers |= kind.operations()
+        handlers |= {**self._online.operations(), **self._batch.operations()}
         return handlers
+
+    def _deploy(self, deployment: Deployment) -> None:
+        self.on_deploy(deployment)
 
     def _get_workspace(self, call: Call) -> Response:
         properties = {
@@ -201,6 +252,8 @@ class FakeAzure:
     def _answer(self, request: Request) -> Response | None:
         self.requests.append(request)
         fault = self.faults.take(request.method, f"{request.host}{request.path}")
+        if fault is not None and fault.delay_s:
+            time.sleep(fault.delay_s)
         if fault is not None and fault.drop_connection:
             return None
         if fault is not None:
@@ -208,7 +261,11 @@ class FakeAzure:
             if fault.retry_after is not None:
                 response.headers["Retry-After"] = f"{fault.retry_after:g}"
         else:
-            response = self._route(request)
+            try:
+                response = self._route(request)
+            except Exception as error:
+                self.violations.append(f"the fake could not answer {request}: {error!r}")
+                raise
         request.status = response.status
         return response
 
@@ -217,11 +274,19 @@ class FakeAzure:
             return self._manager.answer(request)
         if request.host == IDENTITY_HOST:
             return self.identity.answer(request)
+        if request.host.endswith(SCORING_DOMAIN):
+            return self._score(request)
         if request.host == self._datastores.host:
             return self._forward_to_blobs(request)
         if request.host == "127.0.0.1":
             return self.identity.answer_machine(request)
         return Response(502, {"error": {"code": "NoSuchHost", "message": f"The fake is not {request.host}."}})
+
+    def _score(self, request: Request) -> Response:
+        for kind in (self._online, self._batch):
+            if endpoint := kind.named_by(request.host):
+                return kind.invoke(endpoint, request)
+        return Response(404, {"error": {"code": "NotFound", "message": f"There is no endpoint at {request.host}."}})
 
     def _forward_to_blobs(self, request: Request) -> Response:
         headers = {name: value for name, value in request.headers.items() if name not in HOP_BY_HOP}

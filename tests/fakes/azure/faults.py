@@ -17,6 +17,7 @@ class Fault:
     times: int
     retry_after: float | None
     drop_connection: bool
+    delay_s: float = 0.0
 
     def matches(self, method: str, path: str) -> bool:
         """Tell whether a request is meant; ``*`` stands for every method."""

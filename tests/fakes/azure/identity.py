@@ -11,7 +11,6 @@ from urllib.parse import parse_qs
 from tests.fakes.azure.messages import Request, Response
 
 HOST = "login.microsoftonline.com"
-LIFETIME_S = 3600
 
 
 class Identity:
@@ -22,6 +21,7 @@ class Identity:
         self.client_id = "5d2f3a90-93c4-4c3e-8c4b-2d5e9a7b6c22"
         self.client_secret = secrets.token_urlsafe(32)
         self.identity_header = secrets.token_hex(16)
+        self.lifetime_s = 3600
         self.issued: dict[str, float] = {}
 
     def answer(self, request: Request) -> Response:
@@ -56,14 +56,9 @@ class Identity:
         """Tell whether a token was issued here and still counts."""
         return self.issued.get(token, 0) > time.time()
 
-    def expire_tokens(self) -> None:
-        """Make every token that was issued so far worthless, as a revocation does."""
-        self.issued = dict.fromkeys(self.issued, 0.0)
-
-    def token_for(self, audience: str) -> tuple[str, float]:
-        """Issue a token for the data plane and return it with its end."""
-        token = self._issue(audience)
-        return token, self.issued[token]
+    def expire(self, token: str) -> None:
+        """Make a token worthless before its time, as a revocation does."""
+        self.issued[token] = 0.0
 
     def _token(self, form: dict[str, str]) -> Response:
         refusals: tuple[tuple[Callable[[], bool], str, str], ...] = (
@@ -82,9 +77,8 @@ class Identity:
             if applies():
                 return Response(401, {"error": error, "error_description": description, "error_codes": [7000215]})
         token = self._issue(form["scope"].split()[0].removesuffix("/.default"))
-        return Response(
-            200, {"token_type": "Bearer", "expires_in": LIFETIME_S, "ext_expires_in": LIFETIME_S, "access_token": token}
-        )
+        ends = {"expires_in": self.lifetime_s, "ext_expires_in": self.lifetime_s}
+        return Response(200, {"token_type": "Bearer", "access_token": token, **ends})
 
     def _issue(self, audience: str) -> str:
         now = int(time.time())
@@ -93,14 +87,14 @@ class Identity:
             "iss": f"https://sts.windows.net/{self.tenant_id}/",
             "iat": now,
             "nbf": now - 5,
-            "exp": now + LIFETIME_S,
+            "exp": now + self.lifetime_s,
             "tid": self.tenant_id,
             "oid": self.client_id,
             "appid": self.client_id,
         }
         parts = [{"typ": "JWT", "alg": "RS256"}, claims]
         token = ".".join([*(_encode(json.dumps(part).encode()) for part in parts), _encode(secrets.token_bytes(32))])
-        self.issued[token] = now + LIFETIME_S
+        self.issued[token] = now + self.lifetime_s
         return token
 
     def _configuration(self) -> dict[str, Any]:

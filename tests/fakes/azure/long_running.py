@@ -37,6 +37,9 @@ class LongRunning:
             self.result = self.work()
         except ServiceError as error:
             self.error = error
+        except Exception as error:
+            self.error = ServiceError(500, "InternalServerError", f"The fake failed: {error!r}")
+            raise
 
     def status(self) -> dict[str, Any]:
         """What a poll sees; the first ones always see it going on."""
@@ -56,7 +59,7 @@ class LongRunningOperations:
     def __init__(self, base: str) -> None:
         self._base = base
         self._operations: dict[str, LongRunning] = {}
-        self.poll_after_s = 0.2
+        self.poll_after_ms = 200
 
     def start(self, work: Callable[[], Any]) -> dict[str, str]:
         """Begin `work` and return the headers that tell where to poll."""
@@ -67,12 +70,12 @@ class LongRunningOperations:
             "Azure-AsyncOperation": f"{self._base}/mfeOperationsStatus/{operation.name}?api-version=2022-02-01-preview",
             "Location": f"{self._base}/mfeOperationResults/{operation.name}?api-version=2022-02-01-preview",
             "x-ms-async-operation-timeout": "PT1H",
-            "Retry-After": str(self.poll_after_s),
+            "Retry-After-Ms": str(self.poll_after_ms),
         }
 
     def answer(self, request: Request) -> Response | None:
         """Answer a poll, or return nothing where the request is none."""
-        headers = {"Retry-After": str(self.poll_after_s)}
+        headers = {"Retry-After-Ms": str(self.poll_after_ms)}
         if found := STATUS_PATH.search(request.path):
             operation = self._operations.get(found["name"])
             return Response(200, operation.status(), headers) if operation else Response(404)

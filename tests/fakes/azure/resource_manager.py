@@ -1,5 +1,6 @@
 """Azure Resource Manager for one workspace: who calls, is it the contract, does the workspace exist, and then the operation."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ class ResourceManager:
     handlers: Mapping[str, Handler]
     contract: Contract = field(default_factory=Contract)
     violations: list[str] = field(default_factory=list)
+    # So that two clients that register at once never see each other's half.
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, request: Request) -> Response:
         """Answer a request."""
@@ -47,7 +50,8 @@ class ResourceManager:
         handler = self.handlers.get(operation.id)
         if handler is None:
             raise ServiceError(501, "NotImplemented", f"The fake does not answer {operation.id}.")
-        response = handler(Call(operation.id, names, request.query, request.body, request.path))
+        with self._one_at_a_time:
+            response = handler(Call(operation.id, names, request.query, request.body, request.path))
         self._check_answer(request, operation, response)
         return response
 

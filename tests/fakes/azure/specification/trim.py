@@ -24,7 +24,7 @@ GROUPS = {
         "OnlineDeployments",
     ),
     "preview/2023-08-01-preview": ("ModelContainers", "ModelVersions"),
-    "preview/2024-01-01-preview": ("BatchDeployments",),
+    "preview/2024-01-01-preview": ("BatchEndpoints", "BatchDeployments"),
     "preview/2024-10-01-preview": ("Workspaces", "Datastores"),
     "stable/2023-04-01": ("CodeContainers", "CodeVersions"),
     "stable/2023-10-01": ("BatchEndpoints", "BatchDeployments"),
