@@ -186,6 +186,7 @@ PASSES: dict[str, dict[str, Any]] = {
     "too many requests": {"method": "PUT", "path": "/models/", "status": 429, "code": "TooManyRequests"},
     "service busy": {"method": "GET", "path": "/versions", "status": 503, "times": 2},
     "connection dropped": {"method": "PUT", "path": "/models/", "drop_connection": True},
+    "version taken by somebody who was faster": {"method": "PUT", "path": "/models/", "status": 409, "code": "Conflict"},
     "token expired": {"method": "GET", "path": "/versions", "status": 401, "code": "ExpiredAuthenticationToken"},
 }
 
