@@ -95,6 +95,10 @@ class ArtifactStore:
         except OSError:
             return False
 
+    def is_linked(self, artifact: Artifact, path: Path) -> bool:
+        """Whether the file at `path` is the stored one itself, by another name."""
+        return artifact.sha256 in self and path.samefile(self.path(artifact.sha256))
+
     def place(self, artifact: Artifact, destination: Path) -> None:
         """Put an artifact at `destination`, replacing what is there in one step: a link where possible, else a copy."""
         source = self.path(artifact.sha256)

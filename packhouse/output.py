@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from packhouse.artifacts import ArtifactStore, owned_suffix, remove_orphans
+from packhouse.artifacts import ArtifactStore, measure, owned_suffix, remove_orphans
 from packhouse.errors import ArtifactError, explained
 from packhouse.provenance.config import BESIDE, RUN_SUFFIX
 from packhouse.release import Package, RunRecord
@@ -82,6 +82,15 @@ class OutputFolder:
         finally:
             _remove(beside)
         return place
+
+    def has(self, package: Package, store: ArtifactStore) -> bool:
+        """Whether a package is there, with exactly its files; another run may have put its own there meanwhile."""
+        place = self.path / package.name
+        found = {path.relative_to(self.path).as_posix() for path in (place, *place.rglob("*")) if path.is_file()}
+        return found == set(package.files) and all(
+            store.is_linked(artifact, self.path / name) or measure(self.path / name).sha256 == artifact.sha256
+            for name, artifact in package.files.items()
+        )
 
     def _forget_another(self, package: Package) -> None:
         """Remove provenance, signature and run record unless they are of this very package."""

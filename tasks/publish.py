@@ -22,6 +22,7 @@ from tasks.storage import artifact_store
 def publish_release(job: PackagingJob, deliveries: list[Delivery], config: PackhouseConfig) -> Release:
     """Publish what was decided and made, and return the release record; what was published before stays whole until then.
 
+    Where another run put a package of its own there since, this one's is put back, so that all that is there goes together.
     Where packages cannot be signed, that is a failure of the release.
 
     Raises:
@@ -38,6 +39,9 @@ def publish_release(job: PackagingJob, deliveries: list[Delivery], config: Packh
     )
     report = report_html(release, store).encode()
     with folder.exclusive():
+        for package in release.packages:
+            if not folder.has(package, store):
+                folder.publish(package, store)
         for delivery in release.delivered:
             folder.write(f"{delivery.name}{RUN_SUFFIX}", run_record(release, delivery).model_dump_json(indent=2).encode())
         write_provenance(release, config, folder, key)

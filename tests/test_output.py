@@ -298,6 +298,34 @@ def test_what_a_killed_run_left_beside_is_removed_and_what_may_be_in_use_is_not(
         assert {path.name for path in folder.path.iterdir()} == {own, elsewhere, ".x"}
 
 
+@pytest.mark.parametrize("content", NEW, ids=["file", "folder"])
+def test_a_package_is_known_to_be_there_by_its_very_bytes_linked_or_copied(
+    folder: OutputFolder, store: ArtifactStore, content: Content
+) -> None:
+    package = package_of(content, store)
+    assert not folder.has(package, store)
+    folder.publish(package, store)
+    assert folder.has(package, store)
+    place = folder.path / NAME
+    copied = shutil.copy(place, place.with_name("copy")) if place.is_file() else None
+    if copied:
+        Path(copied).replace(place)
+        assert folder.has(package, store)
+    folder.publish(package_of(EARLIER[1], store), store)
+    assert not folder.has(package, store)
+
+
+def test_a_folder_with_one_file_more_or_other_bytes_is_not_the_package(folder: OutputFolder, store: ArtifactStore) -> None:
+    package = package_of(NEW[1], store)
+    folder.publish(package, store)
+    (folder.path / NAME / "more").write_bytes(b"")
+    assert not folder.has(package, store)
+    (folder.path / NAME / "more").unlink()
+    assert folder.has(package, store)
+    (folder.path / NAME / "MLmodel").write_bytes(b"old")
+    assert not folder.has(package, store)
+
+
 def write_beside(folder: OutputFolder, package: Package) -> set[str]:
     """Write what a run writes beside a package, and return the names."""
     record = RunRecord(

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import itertools
+import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +19,16 @@ from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from packhouse.artifacts import measure
+from packhouse.config.loading import parse_config
 from packhouse.errors import PackagingFailed, RegistrationFailed
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.zipfile import Zipfile
-from packhouse.release import NOT_PASSED, Delivery, Step
+from packhouse.release import NOT_PASSED, Delivery, Release, Step
 from packhouse.verification.opened import OpenPackage
 from tasks import package as tasks_package
 from tasks.package import deliver_package, package_all
+from tasks.publish import publish_release
+from tests.jobs import job as job_document
 from tests.packaging_jobs import CPU, EXACT, Packing, make_packing
 
 module: Any = tasks_package
@@ -387,6 +391,22 @@ def test_a_record_that_cannot_be_written_is_that_packages_failure_and_says_what_
     assert [path.name for path in output.iterdir()] == ["plain.zip"]
     record.rmdir()
     assert taken(lambda: deliver(job, output, KIT)) == [step, "register"]
+
+
+def test_a_package_that_another_run_replaced_is_put_back_with_all_that_speaks_of_it(job: PackagingJob, output: Path) -> None:
+    (delivery,) = deliver(job, output, PLAIN)
+    (output / "plain.zip").unlink()
+    (output / "plain.zip").write_bytes(b"of another run")
+    config = parse_config(job_document(output_dir=str(output), packaging=[{"type": "Zipfile", "name": "plain"}]))
+
+    @flow(name="publish", validate_parameters=False)
+    def published() -> Release:
+        release: Release = publish_release(job, [delivery], config)
+        return release
+
+    (package,) = published().packages
+    assert measure(output / "plain.zip").sha256 == package.digest
+    assert json.loads((output / "plain.zip.run.json").read_text())["digest"] == package.digest
 
 
 def test_without_a_place_for_scratch_files_every_package_fails_by_itself(
