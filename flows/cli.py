@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import IntEnum
@@ -84,6 +84,8 @@ def plan(config: ConfigArgument = DEFAULT_CONFIG, as_json: JsonOption = False) -
         for package in shown.packages:
             state = {True: "cached", False: "to do", None: "after ranking"}[package.is_cached]
             out.print(f"{package.type} ({state}): {package.what}")
+            for call in package.remote_calls:
+                out.print(f"    {call}", markup=False, highlight=False)
         for doubt in shown.doubtful_accelerators:
             out.print(doubt, markup=False)
         for merged in (candidate for candidate in prepared.plan.candidates if candidate.same_as):
@@ -107,6 +109,50 @@ def rank(
             _print_json({name: ranking_rows(stored.job, ranking) for name, ranking in rankings.items()})
         else:
             _print_ranking(stored)
+
+
+@app.command()
+def register(
+    release: Annotated[Path, typer.Argument(help="release.json, or the output folder that has it.")],
+    kind: Annotated[str, typer.Option("--type", help="Packaging type, such as AzureMLModels.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Take the packaging from this configuration, not from the release.")
+    ] = None,
+    as_json: JsonOption = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.")] = False,
+) -> None:
+    """Register the packages of an earlier run that are of a type; what was made and validated then is not made again."""
+    with _explained(as_json):
+        from packhouse.config import load_config
+        from packhouse.release import RELEASE_NAME, Release, read_release
+
+        stored = read_release(release)
+        record = (release / RELEASE_NAME if release.is_dir() else release).absolute()
+        given = [item.model_dump(mode="json") for item in load_config(config).packaging] if config else None
+        settings = [item.settings for item in stored.deliveries if item.settings] if given is None else given
+        chosen = [item for item in settings if item["type"].lower() == kind.lower()]
+        if not chosen:
+            there = ", ".join(sorted({item["type"] for item in settings})) or "none"
+            where = f"--type = {kind}"
+            raise InputError.at(where, f"is no packaging of {config or release}", f"use one of {there}, or give --config")
+
+        async def registered() -> Any:
+            from flows.register_release import register_release
+
+            return await register_release(record, chosen, return_state=True)
+
+        message, updated = _ended(registered, verbose)
+        if not isinstance(updated, Release):
+            raise updated if isinstance(updated, PackhouseError) else PackhouseError(message or "the run failed")
+        deliveries = [item for item in updated.deliveries if item.settings in chosen]
+        if as_json:
+            _print_json([item.model_dump(mode="json") for item in deliveries])
+        for item in deliveries:
+            for place in item.registration.places if item.registration and not as_json else ():
+                out.print(f"{item.type}: {place}", highlight=False)
+        if message and any(item.failure for item in deliveries):
+            err.print(f"[red]{escape(message)}[/]")
+            raise typer.Exit(ExitCode.INCOMPLETE)
 
 
 @app.command()
@@ -240,22 +286,13 @@ def _run(path: Path, as_json: bool, verbose: bool) -> None:
 
     config = load_config(path)
     prepare(config)
-    _quieten_prefect(verbose)
-    _end_on_signals()
-    from flows.local_api import prefect_api
-    from flows.progress import shown_progress
 
-    with prefect_api(lambda text: err.print(f"[dim]{text}[/]")):
+    async def graded_and_packed() -> Any:
         from flows.package_models import package_models
 
-        async def graded_and_packed() -> tuple[str | None, Any]:
-            watch = asyncio.create_task(_keep_ending_on_signals())
-            state = await package_models(config, return_state=True)
-            watch.cancel()
-            return state.message, await state.aresult(raise_on_failure=False)
+        return await package_models(config, return_state=True)
 
-        with shown_progress(err):
-            message, release = asyncio.run(graded_and_packed())
+    message, release = _ended(graded_and_packed, verbose)
     if isinstance(release, PackhouseError):
         raise release
     if not isinstance(release, Release):
@@ -270,6 +307,23 @@ def _run(path: Path, as_json: bool, verbose: bool) -> None:
     if not release.is_complete:
         err.print(f"[red]{escape(release.verdict)}[/]")
         raise typer.Exit(ExitCode.INCOMPLETE)
+
+
+def _ended(flow_run: Callable[[], Awaitable[Any]], verbose: bool) -> tuple[str | None, Any]:
+    """Run a flow on the Prefect API that is there, or a temporary one; return its final message and its result."""
+    _quieten_prefect(verbose)
+    _end_on_signals()
+    from flows.local_api import prefect_api
+    from flows.progress import shown_progress
+
+    async def watched() -> tuple[str | None, Any]:
+        watch = asyncio.create_task(_keep_ending_on_signals())
+        state = await flow_run()
+        watch.cancel()
+        return state.message, await state.aresult(raise_on_failure=False)
+
+    with prefect_api(lambda text: err.print(f"[dim]{text}[/]")), shown_progress(err):
+        return asyncio.run(watched())
 
 
 def _end_on_signals() -> None:

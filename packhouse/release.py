@@ -4,7 +4,7 @@ import platform
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -82,11 +82,12 @@ class StepFailure(Record):
 class Delivery(Record):
     """What became of one configured packaging type: what each step gave, up to the one that failed.
 
-    A package is registered only if it was created, validated and scored.
+    A package is registered only if it was created, validated and scored. `settings` are those of its packaging.
     """
 
     type: str
     name: str
+    settings: dict[str, Any] = {}
     package: Package | None = None
     validation: Validation | None = None
     score: Score | None = None
@@ -112,6 +113,12 @@ class Release(Record):
     unsigned: str | None = None
     created_at: str
     flow_run: str | None = None
+
+    def with_deliveries(self, deliveries: Sequence[Delivery]) -> "Release":
+        """Return the release with deliveries added, in the place of those of the same name where there are any."""
+        names = {delivery.name for delivery in deliveries}
+        kept = tuple(delivery for delivery in self.deliveries if delivery.name not in names)
+        return self.model_copy(update={"deliveries": (*kept, *deliveries)})
 
     @property
     def delivered(self) -> tuple[Delivery, ...]:

@@ -12,6 +12,7 @@ from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 import packhouse
@@ -139,7 +140,8 @@ def register_package(job: PackagingJob, packaging: Packaging, package: Package, 
 @task(task_run_name="package {packaging.type} {packaging.output_name}", cache_policy=NO_CACHE, persist_result=False)
 def deliver_package(job: PackagingJob, packaging: Packaging, output_dir: Path) -> State[Any]:
     """Take a package through its four steps; what fails one goes no further. The result is a `Delivery` in any case."""
-    delivery = Delivery(type=packaging.type, name=packaging.output_name)
+    settings = packaging.model_dump(mode="json")
+    delivery = Delivery(type=packaging.type, name=packaging.output_name, settings=settings)
     made = partial(has_its_files, store=artifact_store())
     steps: dict[Step, Callable[[Delivery], dict[str, Any]]] = {
         "create": lambda _: {"package": result_of(create_package, (job, packaging), made)},
@@ -183,7 +185,7 @@ def has_its_files(package: Package, store: ArtifactStore) -> bool:
 def _workplace() -> Iterator[Workplace]:
     store = artifact_store()
     with store.staging() as scratch:
-        yield Workplace(store, scratch, package_cache(), connect)
+        yield Workplace(store, scratch, package_cache(), connect, flow_run.id)
 
 
 @contextmanager

@@ -54,11 +54,15 @@ class PlannedTiming:
 
 @dataclass(frozen=True)
 class PlannedPackage:
-    """A package of the plan; whether it is in the result storage is known only where all evaluations are (else None)."""
+    """A package of the plan; whether it is in the result storage is known only where all evaluations are (else None).
+
+    `remote_calls` is what registering it asks of other systems.
+    """
 
     type: str
     what: str
     is_cached: bool | None
+    remote_calls: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def _planned(packaging: Packaging, plan: Plan, gradings: Sequence[Grading]) -> P
         store = ArtifactStore(result_folder())
         job = decide(plan, gradings, Evidence(store, plan.data))
         is_cached = _is_packaged({"job": job, "packaging": packaging}, store)
-    return PlannedPackage(packaging.type, packaging.plan(), is_cached)
+    return PlannedPackage(packaging.type, packaging.plan(), is_cached, tuple(packaging.remote_calls()))
 
 
 def _is_packaged(parameters: dict[str, Any], store: ArtifactStore) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 from prefect import task
 from prefect.artifacts import create_link_artifact
@@ -49,6 +50,19 @@ def publish_release(job: PackagingJob, deliveries: list[Delivery], config: Packh
         folder.write(RELEASE_NAME, release.model_dump_json(indent=2).encode())
     for place in places:
         create_link_artifact(key=_artifact_key(place.name), link=place.as_uri(), link_text=str(place), description=str(place))
+    return release
+
+
+@task(task_run_name="publish", persist_result=False)
+def publish_again(release: Release, deliveries: list[Delivery], output_dir: Path) -> Release:
+    """Write the record of a release some of whose packages were registered later, and return it."""
+    folder = OutputFolder(output_dir)
+    with folder.exclusive():
+        for delivery in deliveries:
+            if delivery.registration:
+                record = run_record(release, delivery).model_copy(update={"flow_run": flow_run.id})
+                folder.write(f"{delivery.name}{RUN_SUFFIX}", record.model_dump_json(indent=2).encode())
+        folder.write(RELEASE_NAME, release.model_dump_json(indent=2).encode())
     return release
 
 

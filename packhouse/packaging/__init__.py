@@ -135,6 +135,10 @@ class Packaging(Record):
     def plan(self) -> str:
         """Return one sentence that says what will be made."""
 
+    def remote_calls(self) -> Sequence[str]:
+        """Return what registering asks of other systems, one request or kind of request each, in order; by default nothing."""
+        return ()
+
     @abstractmethod
     def create(self, job: PackagingJob, workplace: Workplace) -> Path:
         """Make the package in the scratch folder and return its file or folder.

@@ -75,13 +75,15 @@ def _not_connected(name: str) -> Any:
 class Workplace:
     """Where a package is made: the store that holds the bytes, a scratch folder, and a cache that outlives the run.
 
-    `connect` gives the client or the connection of a block by its name, ``<type>/<name>``.
+    `connect` gives the client or the connection of a block by its name, ``<type>/<name>``. `flow_run` is the id of the run that
+    does it, where there is one; it must not go into a package.
     """
 
     store: ArtifactStore
     scratch: Path
     cache: Path
     connect: Callable[[str], Any] = _not_connected
+    flow_run: str | None = None
 
     @property
     def runtimes(self) -> Path:

@@ -12,6 +12,8 @@ from packhouse.candidates import FolderSource, ListSource, OliveSource
 from packhouse.config import load_config
 from packhouse.config.loading import parse_config
 from packhouse.errors import InputError
+from packhouse.packaging.azureml.data import AzureMLData
+from packhouse.packaging.azureml.models import AzureMLModels
 from packhouse.packaging.mlflow.model import MLflowModel
 from packhouse.packaging.zipfile import Zipfile
 from tests.config.documents import Document, document, documents, metric
@@ -115,17 +117,18 @@ REQUIRED = [
 ]
 
 
-def test_zipfile_of_the_requirement_is_read_from_an_olive_file(tmp_path: Path) -> None:
-    write(tmp_path / "olive.json", {"engine": {"packaging_config": REQUIRED[:1], "cache_dir": "cache"}})
+def test_packaging_of_the_requirement_is_read_from_an_olive_file(tmp_path: Path) -> None:
+    write(tmp_path / "olive.json", {"engine": {"packaging_config": REQUIRED[:3], "cache_dir": "cache"}})
     config = load_config(write(tmp_path / "config.yaml", document(packaging="olive.json")))
-    assert config.packaging == (Zipfile(name="OutputModels"),)
+    name = "OutputModels"
+    assert config.packaging == (Zipfile(name=name), AzureMLModels(name=name), AzureMLData(name=name))
 
 
 def test_types_that_are_not_there_are_refused_one_by_one_with_those_that_are() -> None:
     with pytest.raises(InputError) as refused:
         parse_config(document(packaging=REQUIRED))
     found = {problem.where: problem for problem in refused.value.problems}
-    assert list(found) == ["packaging[1]", "packaging[2]", "packaging[3]"]
+    assert list(found) == ["packaging[3]"]
     assert found["packaging[3]"].what == "unknown type 'AzureMLDeployment'"
     assert "'Zipfile'" in found["packaging[3]"].remedy
 

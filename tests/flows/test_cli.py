@@ -102,6 +102,13 @@ def test_bad_input_as_json_lists_every_problem(tmp_path: Path) -> None:
     assert {problem["where"] for problem in json.loads(result.stdout)["problems"]} == {"packaging[0].nme", "output"}
 
 
+def test_plan_lists_what_registering_asks_of_others(tmp_path: Path) -> None:
+    config = write_job(tmp_path, packaging={"type": "AzureMLModels", "workspace": "production", "version": 3})
+    printed = call("plan", config).stdout
+    assert "POST to log in, and GET azureml-workspace/production: whether it is there" in printed
+    assert "PUT models/OutputModels_<accelerator>_<rank>/versions/3" in printed
+
+
 def test_plan_tells_what_would_run_and_what_would_be_made(tmp_path: Path) -> None:
     planned = json.loads(call("plan", write_job(tmp_path), "--json").stdout)
     assert [(item["candidate"], item["accelerator"], item["is_cached"]) for item in planned["evaluations"]] == [

@@ -1,0 +1,110 @@
+"""What Azure refuses, whether trying again helps, and what else does. Decided by code and status: its exceptions are ambiguous.
+
+`ResourceExistsError`, for one, is raised where a version has other content, where an operation is running, and where a blob was
+left by an upload that broke off.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from packhouse.errors import RegistrationFailed
+
+NO_ANSWER = frozenset(
+    {
+        "IncompleteReadError",
+        "ServiceRequestError",
+        "ServiceRequestTimeoutError",
+        "ServiceResponseError",
+        "ServiceResponseTimeoutError",
+    }
+)
+BUSY = frozenset({408, 429, 500, 502, 503, 504})
+EXPIRED = frozenset({"ExpiredAuthenticationToken", "TokenExpired", "InvalidAuthenticationToken"})
+# A blob of an upload that broke off: the SDK fails on it once more, and then overwrites it.
+LEFTOVER = "BlobAlreadyExists"
+# The service's words for a version whose content would change; its codes are as general as UserError.
+TAKEN = ("already exists", "already registered", "cannot be changed", "cannot be updated", "can't be modified")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How often trying again helps, after how long (doubled each time), and what helps besides."""
+
+    retries: int
+    delay_s: float
+    remedy: str
+    is_transient: bool = False
+
+
+UNREACHABLE = Rule(2, 2.0, "check the network, HTTPS_PROXY and the state of Azure, and register again", is_transient=True)
+THROTTLED = Rule(2, 10.0, "Azure limits requests; register again later", is_transient=True)
+UNFINISHED_UPLOAD = Rule(2, 1.0, "an upload broke off earlier; register again", is_transient=True)
+EXPIRY = Rule(1, 0.0, "the token expired, and a new one was refused; check the credential of the block")
+LOG_IN = Rule(0, 0.0, "check tenant, client and secret, or the identity, in auth of the block")
+NOT_ALLOWED = Rule(0, 0.0, "give the identity the role AzureML Data Scientist, and for the store Storage Blob Data Contributor")
+MISSING = Rule(0, 0.0, "check subscription_id, resource_group and workspace_name of the block")
+CONFLICT = Rule(0, 0.0, "versions never change in Azure ML; raise version, or set it to auto")
+NO_CREDENTIAL = Rule(
+    0, 0.0, "choose another auth in the block, or set what this one looks for in the environment of the worker"
+)
+OTHER = Rule(0, 0.0, "")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong, as Azure says it: exception, error code and HTTP status, where it has them."""
+
+    kind: str
+    code: str | None
+    status: int | None
+    message: str
+
+    @property
+    def is_conflict(self) -> bool:
+        """Whether the version is taken by other content, or by somebody who was faster."""
+        if self.code == LEFTOVER:
+            return False
+        return self.status == 409 or (self.status == 400 and any(words in self.message.lower() for words in TAKEN))
+
+    @property
+    def rule(self) -> Rule:
+        """What to do about it."""
+        return next((rule for applies, rule in RULES if applies(self)), OTHER)
+
+    @property
+    def retries(self) -> int:
+        """How often trying again at once helps."""
+        return self.rule.retries
+
+    def delay_s(self, tried: int) -> float:
+        """Seconds to wait before trying for the time `tried`, counted from 1."""
+        return self.rule.delay_s * 2.0 ** (tried - 1)
+
+    def __str__(self) -> str:
+        """Return one line: code, message, remedy."""
+        what = f"{self.code or self.status or self.kind}: {self.message}"
+        return f"{what} → {self.rule.remedy}" if self.rule.remedy else what
+
+
+# The first that applies.
+RULES: tuple[tuple[Callable[[Failure], bool], Rule], ...] = (
+    (lambda failure: failure.code == LEFTOVER, UNFINISHED_UPLOAD),
+    (lambda failure: failure.is_conflict, CONFLICT),
+    (lambda failure: failure.kind == "CredentialUnavailableError", NO_CREDENTIAL),
+    (lambda failure: failure.code in EXPIRED or failure.status == 401, EXPIRY),
+    (lambda failure: failure.kind == "ClientAuthenticationError", LOG_IN),
+    (lambda failure: failure.status == 429, THROTTLED),
+    (lambda failure: failure.status in BUSY, UNREACHABLE),
+    (lambda failure: failure.status is None and failure.kind in NO_ANSWER, UNREACHABLE),
+    (lambda failure: failure.status == 403, NOT_ALLOWED),
+    (lambda failure: failure.status == 404, MISSING),
+)
+
+
+class AzureFailed(RegistrationFailed):
+    """Azure refused, or could not be reached; `failure` says how."""
+
+    def __init__(self, where: str, failure: Failure) -> None:
+        """Make the message of place and failure."""
+        self.failure = failure
+        super().__init__(f"Azure ML, {where}: {failure}", is_transient=failure.rule.is_transient)

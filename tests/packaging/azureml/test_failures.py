@@ -1,0 +1,63 @@
+"""What is tried again when Azure refuses, and what it says to the person who has to act."""
+
+import pytest
+
+from packhouse.packaging.azureml.failures import AzureFailed, Failure
+
+HTTP = "HttpResponseError"
+# Kind, code, status, message; then how often it is tried again here, whether later helps, and words of the remedy.
+TABLE = {
+    "too many requests": (HTTP, "TooManyRequests", 429, "slow down", 2, True, "later"),
+    "internal error": (HTTP, "InternalServerError", 500, "oops", 2, True, "state of Azure"),
+    "unavailable": (HTTP, None, 503, "busy", 2, True, "state of Azure"),
+    "connection dropped": ("ServiceRequestError", None, None, "reset", 2, True, "HTTPS_PROXY"),
+    "no answer in time": ("ServiceResponseTimeoutError", None, None, "timed out", 2, True, "HTTPS_PROXY"),
+    "expired token": ("ClientAuthenticationError", "ExpiredAuthenticationToken", 401, "expired", 1, False, "credential"),
+    "token not accepted": ("ClientAuthenticationError", None, 401, "no", 1, False, "credential"),
+    "wrong secret": (
+        "ClientAuthenticationError",
+        None,
+        None,
+        "AADSTS7000215: Invalid client secret",
+        0,
+        False,
+        "client and secret",
+    ),
+    "no identity here": ("CredentialUnavailableError", None, None, "no managed identity", 0, False, "choose another auth"),
+    "role missing": (HTTP, "AuthorizationFailed", 403, "not allowed", 0, False, "AzureML Data Scientist"),
+    "workspace missing": ("ResourceNotFoundError", "ResourceNotFound", 404, "not found", 0, False, "workspace_name"),
+    "upload that broke off": (
+        "ResourceExistsError",
+        "BlobAlreadyExists",
+        409,
+        "The specified blob already exists.",
+        2,
+        True,
+        "again",
+    ),
+    "version taken": (HTTP, "UserError", 400, "Asset paths cannot be updated.", 0, False, "raise version"),
+    "version taken, in other words": ("ResourceExistsError", "Conflict", 409, "conflict", 0, False, "raise version"),
+    "bad request": (HTTP, "BadArgument", 400, "instance type", 0, False, ""),
+    "quota": (HTTP, "OutOfQuota", 400, "not enough quota", 0, False, ""),
+}
+
+
+@pytest.mark.parametrize("case", TABLE.values(), ids=TABLE)
+def test_failure_is_judged_by_code_and_status(case: tuple[str, str | None, int | None, str, int, bool, str]) -> None:
+    kind, code, status, message, retries, is_transient, words = case
+    error = AzureFailed("workspace w", Failure(kind, code, status, message))
+    assert error.failure.retries == retries
+    assert error.is_transient == is_transient
+    assert message in str(error)
+    assert words in str(error).partition("→")[2]
+
+
+def test_one_exception_of_azure_has_three_meanings() -> None:
+    taken, leftover = (Failure("ResourceExistsError", code, 409, "there") for code in ("Conflict", "BlobAlreadyExists"))
+    assert taken.is_conflict
+    assert not leftover.is_conflict
+
+
+def test_waiting_doubles() -> None:
+    failure = Failure(HTTP, None, 503, "busy")
+    assert [failure.delay_s(tried) for tried in (1, 2, 3)] == [2.0, 4.0, 8.0]

@@ -1,0 +1,103 @@
+"""A whole run that registers with Azure ML through a Prefect block, fails in part, and is completed from its release."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from packhouse.packaging.azureml.assets import BLOCK_TYPE
+from tests.fakes.azure import FakeAzure, why_unavailable
+from tests.jobs import write_job
+from tests.real.conftest import ROOT, Packhouse, Server
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.xdist_group("azureml"),
+    pytest.mark.skipif(bool(why_unavailable()), reason=str(why_unavailable())),
+]
+
+SAVE = "import sys; from blocks.azureml import AzureMLWorkspace as B; B.model_validate_json(sys.stdin.read()).save(sys.argv[1])"
+TYPES = ("Zipfile", "AzureMLModels", "AzureMLData")
+
+
+@pytest.fixture
+def azure(tmp_path: Path) -> Iterator[FakeAzure]:
+    """A subscription with one workspace."""
+    with FakeAzure(tmp_path / "azure") as started:
+        yield started
+
+
+def save_block(packhouse: Packhouse, azure: FakeAzure, name: str) -> None:
+    """Save the block of the workspace on the Prefect server."""
+    principal = {"tenant_id": azure.tenant_id, "client_id": azure.client_id, "client_secret": azure.client_secret}
+    block = {
+        "subscription_id": azure.subscription_id,
+        "resource_group": azure.resource_group,
+        "workspace_name": azure.workspace,
+        "auth": {"type": "service_principal", **principal},
+    }
+    subprocess.run(
+        [sys.executable, "-c", SAVE, name], input=json.dumps(block).encode(), env=packhouse.environment, cwd=ROOT, check=True
+    )
+
+
+def secrets_in(azure: FakeAzure, *folders: Path) -> list[Path]:
+    """Return the files that have a secret in clear."""
+    planted = [secret.encode() for secret in azure.secrets]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if any(secret in path.read_bytes() for secret in planted)]
+
+
+def test_a_run_registers_what_it_can_and_the_rest_from_its_release_and_nothing_secret_is_written(
+    packhouse: Packhouse, server: Server, azure: FakeAzure, tmp_path: Path
+) -> None:
+    save_block(packhouse, azure, "default")
+    packhouse.environment.update({name: value for name, value in azure.environment.items() if not name.startswith("AZURE_")})
+    config = write_job(tmp_path / "job", packaging=[{"type": kind, "name": "points"} for kind in TYPES])
+    folder = tmp_path / "job" / "packages"
+    azure.fail("PUT", "/models/", status=403, code="AuthorizationFailed", message="no write action")
+    release = packhouse.release(config, code=3)
+    failures = {delivery["type"]: delivery["failure"] for delivery in release["deliveries"]}
+    assert [kind for kind in TYPES if failures[kind]] == ["AzureMLModels"]
+    assert "give the identity the role AzureML Data Scientist" in failures["AzureMLModels"]["reason"]
+    assert not (folder / "points.azureml-models").exists()
+    assert set(azure.data) == {"points_cpu-cpu_1", "points_cpu-cpu_2"}
+
+    (delivery,) = json.loads(packhouse.run("register", folder, "--type", "azuremlmodels", "--json"))
+    assert [Path(place).name for place in delivery["registration"]["places"]] == ["1", "1", "points.azureml-models"]
+    for name, versions in azure.models.items():
+        prefix = versions["1"]["modelUri"].partition("/paths/")[2] + "/"
+        uploaded = {blob.removeprefix(prefix): azure.blob(blob) for blob in azure.blobs() if blob.startswith(prefix)}
+        published = {path.name: path.read_bytes() for path in (folder / "points.azureml-models" / name).iterdir()}
+        assert uploaded == published
+        assert versions["1"]["tags"]["packhouse.flow_run"] != release["flow_run"]
+    stored = json.loads((folder / "release.json").read_text())
+    assert [item["type"] for item in stored["deliveries"] if item["registration"]] == [
+        "Zipfile",
+        "AzureMLData",
+        "AzureMLModels",
+    ]
+
+    requests = len([request for request in azure.requests if request.method == "PUT"])
+    packhouse.run("register", folder, "--type", "AzureMLModels")
+    assert len([request for request in azure.requests if request.method == "PUT"]) == requests
+    assert azure.violations == []
+    assert secrets_in(azure, folder, packhouse.results.parent, server.home) == []
+
+
+def test_a_block_that_is_not_there_is_named_and_the_package_can_be_registered_later(
+    packhouse: Packhouse, tmp_path: Path
+) -> None:
+    packaging = {"type": "AzureMLModels", "name": "points", "workspace": "missing"}
+    release = packhouse.release(write_job(tmp_path, packaging=packaging), code=3)
+    assert f"there is no block '{BLOCK_TYPE}/missing'" in release["deliveries"][0]["failure"]["reason"]
+    assert release["deliveries"][0]["package"]
+
+
+def test_registering_what_a_release_has_not_is_refused_with_what_it_has(packhouse: Packhouse, tmp_path: Path) -> None:
+    packhouse.release(write_job(tmp_path, packaging={"type": "AzureMLModels", "workspace": None}))
+    packhouse.run("register", tmp_path / "packages", "--type", "AzureMLData", code=2)
+    assert (tmp_path / "packages" / "OutputModels.azureml-models").is_dir()
