@@ -128,11 +128,14 @@ def register_package(job: PackagingJob, packaging: Packaging, package: Package, 
         RegistrationFailed: it could not be published.
     """
     with _failing_as(RegistrationFailed), _workplace() as workplace:
-        folder = OutputFolder(output_dir)
-        places = packaging.register(_laid_out(package, workplace), job, workplace)
+        folder, made = OutputFolder(output_dir), _laid_out(package, workplace)
+        places = packaging.register(made, job, workplace)
+        if isinstance(places, str):
+            raise RegistrationFailed(f"the packaging type {packaging.type} gave one text as where it is, and no list of them")
+        _require_unchanged(package, made)
         with folder.exclusive():
             place = folder.publish(package, workplace.store)
-    registration = Registration(digest=package.digest, places=(*places, str(place)))
+        registration = Registration(digest=package.digest, places=(*places, str(place)))
     _log(packaging, f"registered: {', '.join(registration.places)}")
     return registration
 
@@ -154,6 +157,11 @@ def deliver_package(job: PackagingJob, packaging: Packaging, output_dir: Path) -
             delivery = delivery.model_copy(update=take(delivery))
         except PackhouseError as error:
             delivery = delivery.model_copy(update={"failure": StepFailure(step=step, reason=str(error))})
+            break
+        except Exception as error:  # noqa: BLE001 - whatever it is, it stops no other package
+            get_run_logger().exception("a step ended in a way that it should not")
+            reason = f"{type(error).__name__}: {error}"
+            delivery = delivery.model_copy(update={"failure": StepFailure(step=step, reason=reason)})
             break
     return (Failed if delivery.failure else Completed)(message=delivery.sentence, data=delivery)
 
@@ -199,7 +207,7 @@ def _failing_as(kind: type[PackhouseError]) -> Iterator[None]:
         raise kind(str(error)) from error
     except OSError as error:
         raise kind(explained(error)) from error
-    except Exception as error:
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
         get_run_logger().exception("a packaging type failed in a way that it should not")
         raise kind(f"{type(error).__name__}: {error}") from error
 
@@ -213,15 +221,12 @@ def _adopt(packaging: Packaging, made: Path, store: ArtifactStore) -> Package:
 
 
 def _laid_out(package: Package, workplace: Workplace) -> Path:
-    """Put the package, under its own names, into the scratch folder; it is not to be changed there."""
+    """Put a copy of the package, under its own names, into the scratch folder; it is not to be changed there."""
     folder = workplace.scratch / "made"
     for name, artifact in package.files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if package.is_file:
-            workplace.store.place(artifact, target)
-        else:  # files of a folder are not read through a second name of theirs
-            shutil.copyfile(workplace.store.path(artifact.sha256), target)
+        shutil.copyfile(workplace.store.path(artifact.sha256), target)
     return folder / package.name
 
 

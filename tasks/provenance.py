@@ -24,6 +24,12 @@ def signing_key(config: SigningConfig | None) -> tuple[SigningKey | None, str | 
         return None, f"the packages are not signed: {error}"
 
 
+def require_signing_key(config: SigningConfig | None) -> None:
+    """Raise InputError where there is no key to sign with though there should be, so that no work is done for nothing."""
+    if config:
+        _load(config)
+
+
 def write_provenance(release: Release, config: PackhouseConfig, folder: OutputFolder, key: SigningKey | None) -> None:
     """Write the provenance of every package into the folder that it is in, signed if there is a key.
 

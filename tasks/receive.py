@@ -6,6 +6,7 @@ from packhouse.artifacts import Artifact
 from packhouse.config import PackhouseConfig
 from packhouse.plan import Plan, prepare
 from tasks.device import require_limits
+from tasks.provenance import require_signing_key
 from tasks.storage import artifact_store
 
 
@@ -14,9 +15,10 @@ def receive_candidates(config: PackhouseConfig) -> Artifact:
     """Take candidates and data into the result storage; return the plan, which lies there too.
 
     Raises:
-        InputError: something of it is not acceptable, or a device's concurrency limit is not.
+        InputError: something of it is not acceptable, or a device's concurrency limit or the key to sign with is not.
     """
     require_limits(config.accelerators)
+    require_signing_key(config.signing)
     logger, store = get_run_logger(), artifact_store()
     store.remove_orphans()
     plan = prepare(config).receive(store)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import Version
 
 from packhouse.evaluation.data import Array
 from packhouse.evaluation.device_lock import device_locks
@@ -125,8 +126,9 @@ class _Model:
     @property
     def _brings_its_runtime(self) -> bool:
         wheels = (self._folder / RUNTIME_FOLDER).glob("*.whl")
-        brought = {parse_wheel_filename(wheel.name)[0] for wheel in wheels}
-        return self._accelerator.plugin is None and canonicalize_name(self.packaged.runtime) in brought
+        brought = {parse_wheel_filename(wheel.name)[:2] for wheel in wheels}
+        needed = canonicalize_name(self.packaged.runtime), Version(self.packaged.runtime_version or "0")
+        return self._accelerator.plugin is None and needed in brought
 
     def _python(self) -> str:
         environments = RuntimeEnvironments(self._workplace.runtimes)

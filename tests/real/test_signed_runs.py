@@ -62,13 +62,8 @@ def test_a_run_that_does_not_sign_leaves_no_signature_of_an_earlier_one(packhous
     packhouse.run("verify", package)
 
 
-def test_a_block_that_is_not_there_leaves_packages_unsigned_and_the_run_incomplete(
-    packhouse: Packhouse, tmp_path: Path
-) -> None:
+def test_without_the_block_of_the_key_nothing_is_started(packhouse: Packhouse, tmp_path: Path) -> None:
     config = write_job(tmp_path, signing={"key_block": "missing-key"})
-    release = packhouse.release(config, code=3)
-    expected = "the packages are not signed: signing.key_block = missing-key: there is no Prefect Secret block"
-    assert release["unsigned"].startswith(expected)
-    package = tmp_path / "packages" / "points.zip"
-    assert package.exists()
-    assert not envelope_path(package).exists()
+    said = packhouse.run("run", config, "--json", code=2)
+    assert "signing.key_block = missing-key: there is no Prefect Secret block of this name" in said
+    assert not (tmp_path / "packages").exists()

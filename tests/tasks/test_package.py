@@ -56,8 +56,8 @@ class Kit(Zipfile):
             yield opened
 
     def register(self, package: Path, job: PackagingJob, workplace: Workplace) -> Sequence[str]:  # noqa: ARG002
-        self._asked(package)
-        return ("https://kits.example/kit",)
+        places: Sequence[str] | None = self._asked(package)
+        return ("https://kits.example/kit",) if places is None else places
 
     def _asked(self, package: Path) -> Any:
         context = TaskRunContext.get()
@@ -131,7 +131,7 @@ def taken(action: Callable[[], Any]) -> list[str]:
     return Kit.steps[before:]
 
 
-def fail(error: Exception) -> Hook:
+def fail(error: BaseException) -> Hook:
     def raise_it(_: Path | None) -> None:
         raise error
 
@@ -150,7 +150,7 @@ def test_a_package_passes_all_four_steps_and_what_each_gave_is_kept(job: Packagi
     assert delivery.registration.digest == delivery.package.digest == measure(output / "kit.zip").sha256
 
 
-ERRORS: dict[str, tuple[Exception, str]] = {
+ERRORS: dict[str, tuple[BaseException, str]] = {
     "a reason": (PackagingFailed("no licence; ask for one"), "no licence; ask for one"),
     "an error of a programmer": (KeyError("scale"), "KeyError: 'scale'"),
     "an error of a library": (ValueError("no such region"), "ValueError: no such region"),
@@ -159,6 +159,7 @@ ERRORS: dict[str, tuple[Exception, str]] = {
         "No space left on device; free space on that disk and run",
     ),
     "a closed folder": (PermissionError(errno.EACCES, "Permission denied"), "Permission denied; make it accessible"),
+    "an exit": (SystemExit("no licence"), "SystemExit: no licence"),
     "a lost connection": (ConnectionResetError(errno.ECONNRESET, "Connection reset"), "Connection reset"),
 }
 
@@ -318,6 +319,28 @@ def test_a_package_that_is_changed_while_it_is_looked_at_is_refused_and_made_aga
     hooks.clear()
     assert taken(lambda: deliver(job, output, KIT)) == ["create", *STEPS[STEPS.index(step) :]]
     assert (output / "kit.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (lambda _: "https://kits.example/kit", "the packaging type Kit gave one text as where it is, and no list of them"),
+        (lambda made: (made,), "Input should be a valid string"),
+        (lambda made: made.write_bytes(b"another") and (), "kit.zip was changed while the package was looked at"),
+    ],
+    ids=["a text", "a path", "another package"],
+)
+def test_a_type_that_registers_in_another_way_than_it_should_is_told_so_and_stops_no_other(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], answer: Hook, reason: str
+) -> None:
+    hooks["register"] = answer
+
+    failed, plain = deliver(job, output, KIT, PLAIN)
+
+    assert failed.failure
+    assert reason in failed.failure.reason
+    assert plain.registration
+    assert [path.name for path in output.iterdir()] == ["plain.zip"]
 
 
 @pytest.mark.parametrize(("outages", "attempts"), [(0, 1), (2, 3), (3, 4), (9, 4)])
