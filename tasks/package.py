@@ -132,10 +132,10 @@ def register_package(job: PackagingJob, packaging: Packaging, package: Package, 
         places = packaging.register(made, job, workplace)
         if isinstance(places, str):
             raise RegistrationFailed(f"the packaging type {packaging.type} gave one text as where it is, and no list of them")
+        registration = Registration(digest=package.digest, places=(*places, str(folder.path / package.name)))
         _require_unchanged(package, made)
         with folder.exclusive():
-            place = folder.publish(package, workplace.store)
-        registration = Registration(digest=package.digest, places=(*places, str(place)))
+            folder.publish(package, workplace.store)
     _log(packaging, f"registered: {', '.join(registration.places)}")
     return registration
 
