@@ -20,6 +20,7 @@ from packhouse.packaging.docker.base_images import PYTHON_IMAGE, REPOSITORY, TAG
 from packhouse.packaging.docker.builders import BuilderFailed, find_builder
 from packhouse.packaging.docker.image_requirements import image_requirements, read_requirements
 from packhouse.packaging.docker.inference_server import MODEL_NAME, SERVING_NAME, SETTINGS_NAME
+from packhouse.packaging.docker.options import check_options
 from packhouse.packaging.docker.text import dockerfile_text
 from packhouse.packaging.golden import GOLDEN_NAME
 from packhouse.packaging.manifest import PackagedCandidate
@@ -61,12 +62,14 @@ class Dockerfile(Packaging):
     )
     build_options: tuple[str, ...] = Field(
         default=(),
-        description="Further options of the builder's `build`.",
+        description="Further options of the builder's `build`. A variable is only named, as `--build-arg=NAME`; "
+        "its value comes from the environment.",
         examples=[["--secret=id=pip.conf,src=/etc/pip.conf"]],
     )
     run_options: tuple[str, ...] = Field(
         default=("--memory=4g",),
-        description="Options to run the container with while it is validated.",
+        description="Options to run the container with while it is validated. A variable is only named, as `--env=NAME`; "
+        "its value comes from the environment.",
         examples=[["--memory=8g", "--gpus=all"]],
     )
     repository: str | None = Field(
@@ -79,6 +82,12 @@ class Dockerfile(Packaging):
     @classmethod
     def _base_image_is_fixed(cls, value: str | None) -> str | None:
         return value if value is None else check_image(value)
+
+    @field_validator("build_options", "run_options")
+    @classmethod
+    def _options_have_no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_options(value)
+        return value
 
     @field_validator("repository")
     @classmethod
