@@ -369,6 +369,14 @@ def test_options_may_name_variables_and_secrets_whose_values_come_from_elsewhere
     assert Dockerfile(run_options=variables).run_options == variables
 
 
+def test_olives_key_for_mlflows_format_is_taken_where_it_asks_for_nothing(tmp_path: Path) -> None:
+    olives = {"type": "Dockerfile", "config": {"export_in_mlflow_format": False}}
+    assert load_config(write_job(tmp_path, packaging=olives)).packaging == (Dockerfile(),)
+    asking = {"type": "Dockerfile", "config": {"export_in_mlflow_format": True}}
+    with pytest.raises(InputError, match=r"export_in_mlflow_format: .*does not load with MLflow → add .* MLflowModel"):
+        load_config(write_job(tmp_path, packaging=asking))
+
+
 def test_plan_says_what_is_done_and_that_a_tag_may_drift() -> None:
     assert "not built; python:3.11-slim may become another image" in Dockerfile(base_image="python:3.11-slim").plan()
     assert "may become" not in Dockerfile(base_image=f"python@{DIGEST}").plan()

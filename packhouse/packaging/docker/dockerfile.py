@@ -54,6 +54,9 @@ class Dockerfile(Packaging):
     include_runtime_packages: bool = Field(
         default=True, description="Include the wheels of all that is installed, so that building needs no network."
     )
+    export_in_mlflow_format: bool = Field(
+        default=False, description="Olive's key, which can only be false: the server of the image does not load with MLflow."
+    )
     build: bool = Field(
         default=False, description="Build the image and run it, to validate and score the package through its HTTP interface."
     )
@@ -82,6 +85,15 @@ class Dockerfile(Packaging):
     @classmethod
     def _base_image_is_fixed(cls, value: str | None) -> str | None:
         return value if value is None else check_image(value)
+
+    @field_validator("export_in_mlflow_format")
+    @classmethod
+    def _is_not_for_mlflow(cls, value: bool) -> bool:
+        if value:
+            raise ValueError(
+                "the server of the image does not load with MLflow; add a packaging of type MLflowModel, or set it to false"
+            )
+        return value
 
     @field_validator("build_options", "run_options")
     @classmethod
