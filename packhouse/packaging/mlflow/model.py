@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -71,6 +71,10 @@ class MLflowModel(Packaging):
     def model_name(self) -> str:
         """Name of the registered model."""
         return self.name if self.registered_model_name is None else self.registered_model_name
+
+    def depends_on(self) -> Any:
+        """Return the versions that MLflow's files name."""
+        return mlflow_format.depends_on()
 
     def problems(self) -> Sequence[Problem]:
         """Say whether MLflow is missing."""
