@@ -25,7 +25,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from packhouse.errors import Problem
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.provenance.config import BESIDE
-from packhouse.records import Record
+from packhouse.records import Record, digest_of
 
 if TYPE_CHECKING:
     from packhouse.packaging.archive import write_archive, write_folder
@@ -126,6 +126,15 @@ class Packaging(Record):
     def output_name(self) -> str:
         """File or folder name of the package in the output folder."""
         return self.name
+
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 (hex) of the settings and of what `depends_on` gives: where it changes, the package is made again."""
+        return digest_of([self.model_dump(mode="json"), self.depends_on()])
+
+    def depends_on(self) -> Any:
+        """Return, as JSON, what beside job and settings the package depends on, such as versions here; by default nothing."""
+        return None
 
     def problems(self) -> Sequence[Problem]:
         """Return what can be known to be wrong before any work starts; `where` is relative to this configuration."""

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.tags import sys_tags
@@ -24,6 +25,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import Version
 
 from packhouse.errors import PackagingFailed
+from packhouse.pins import DISTRIBUTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,19 @@ def lock(wanted: Sequence[str]) -> str:
     """Return the hash-pinned requirements.txt that `fetch_all` gives, without the files. Raises PackagingFailed."""
     with tempfile.TemporaryDirectory(prefix="packhouse-lock-") as scratch:
         return _requirements(_resolve(wanted, _installed_dependencies(wanted), Path(scratch)), header="")
+
+
+def depends_on(wanted: Sequence[str] = (), extras: Sequence[str] = ()) -> dict[str, Any]:
+    """Return, as JSON, what `fetch_all` and `lock` take from this environment for `wanted` and any runtime with these extras.
+
+    It is which wheels fit here, and the versions of all that they depend on and that is installed.
+    """
+    runtimes = [f"{name}[{','.join(extras)}]" for name in sorted(DISTRIBUTIONS)]
+    return {
+        "wanted": sorted(wanted),
+        "installed": _installed_dependencies([*wanted, *runtimes]),
+        "tag": str(next(sys_tags())),
+    }
 
 
 def _key(wanted: Sequence[str], pins: Mapping[str, str]) -> str:

@@ -47,6 +47,13 @@ class Zipfile(Packaging):
         """``<name>.zip``."""
         return f"{self.name}.zip"
 
+    def depends_on(self) -> Any:
+        """Return the versions that MLflow's files name, and those of the wheels, as far as either is packed."""
+        return {
+            "mlflow": mlflow_format.depends_on() if self.export_in_mlflow_format else None,
+            "wheels": runtime_packages.depends_on() if self.include_runtime_packages else None,
+        }
+
     def problems(self) -> Sequence[Problem]:
         """Say whether something that the options need is not installed."""
         return mlflow_format.problems("export_in_mlflow_format") if self.export_in_mlflow_format else ()

@@ -336,6 +336,47 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], 
         Dockerfile(**settings)
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (
+            ["--build-arg=TOKEN=planted"],
+            "--build-arg TOKEN has its value .* write --build-arg=TOKEN alone, .* or for a secret --secret=id=",
+        ),
+        (["--build-arg", "TOKEN=planted"], "--build-arg TOKEN has its value"),
+        (["--env=KEY=planted"], "--env KEY has its value .* write --env=KEY alone, which takes it from the environment"),
+        (["--gpus=all", "--env", "KEY=planted"], "--env KEY has its value"),
+        (["-e", "KEY=planted"], "--env KEY has its value"),
+        (["-eKEY=planted"], "--env KEY has its value"),
+        (["-e=KEY=planted"], "--env KEY has its value"),
+        (["--creds=me:planted"], "--creds has a password"),
+        (["--creds", "me:planted"], "--creds has a password"),
+    ],
+)
+@pytest.mark.parametrize("key", ["build_options", "run_options"])
+def test_options_with_values_that_provenance_would_keep_are_refused(
+    tmp_path: Path, key: str, option: list[str], reason: str
+) -> None:
+    with pytest.raises(InputError, match=rf"packaging\[0\].config.{key}.*{reason}") as caught:
+        load_config(write_job(tmp_path, packaging=[{"type": "Dockerfile", "config": {key: option}}]))
+    assert "planted" not in str(caught.value)
+
+
+def test_options_may_name_variables_and_secrets_whose_values_come_from_elsewhere() -> None:
+    named = ("--build-arg=TOKEN", "--build-arg", "TOKEN", "--secret=id=pip.conf,src=/etc/pip.conf", "--format=docker")
+    assert Dockerfile(build_options=named).build_options == named
+    variables = ("--env=KEY", "-e", "KEY", "-eKEY", "--env-file=/etc/model.env", "--label=a=b", "--memory=8g")
+    assert Dockerfile(run_options=variables).run_options == variables
+
+
+def test_olives_key_for_mlflows_format_is_taken_where_it_asks_for_nothing(tmp_path: Path) -> None:
+    olives = {"type": "Dockerfile", "config": {"export_in_mlflow_format": False}}
+    assert load_config(write_job(tmp_path, packaging=olives)).packaging == (Dockerfile(),)
+    asking = {"type": "Dockerfile", "config": {"export_in_mlflow_format": True}}
+    with pytest.raises(InputError, match=r"export_in_mlflow_format: .*does not load with MLflow → add .* MLflowModel"):
+        load_config(write_job(tmp_path, packaging=asking))
+
+
 def test_plan_says_what_is_done_and_that_a_tag_may_drift() -> None:
     assert "not built; python:3.11-slim may become another image" in Dockerfile(base_image="python:3.11-slim").plan()
     assert "may become" not in Dockerfile(base_image=f"python@{DIGEST}").plan()

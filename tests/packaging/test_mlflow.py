@@ -295,7 +295,7 @@ def test_an_alias_that_mlflow_does_not_allow_is_refused(alias: str) -> None:
     assert MLflowModel(alias=None).alias is None
 
 
-@pytest.mark.parametrize("name", ["a/b", "a:b", "it's", 'a"b', "a`b", " "])
+@pytest.mark.parametrize("name", ["a/b", "a:b", "it's", 'a"b', "a`b", " ", "a\nb", "a\x00", "a\x7f", "a\x85b", "a\\b"])
 def test_a_registered_model_name_that_mlflow_does_not_allow_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="cannot be registered with MLflow; set registered_model_name"):
         MLflowModel(server="prod", registered_model_name=name)

@@ -27,7 +27,7 @@ from uv import find_uv_bin
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging import Workplace
 from packhouse.packaging.mlflow.model import MLflowModel
-from packhouse.packaging.mlflow.registry import MLflowRegistry
+from packhouse.packaging.mlflow.registry import CLIENT, MLflowRegistry
 from packhouse.verification.payload import Payload
 from tests.classifiers import write_classifier
 from tests.jobs import write_job
@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.real, pytest.mark.xdist_group("mlflow")]
 GIB = 1 << 30
 LIMIT_BYTES = 300_000_000
 SECRET = "planted-4711"
-CLIENT = """
+READ = """
 import json, sys
 import mlflow, numpy, onnxruntime
 uri, samples = sys.argv[1], numpy.load(sys.argv[2])["x"]
@@ -57,7 +57,6 @@ import mlflow, numpy
 samples = numpy.load(sys.argv[2])["x"]
 print(json.dumps(mlflow.pyfunc.load_model(sys.argv[1]).predict(samples)["y"].tolist()))
 """
-CLIENT_SCRIPT = ROOT / "packhouse" / "packaging" / "mlflow_client.py"
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ def test_a_flow_registers_a_model_that_a_client_without_us_loads_and_a_second_ru
     metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
     assert float(tags["packhouse.scored.accuracy-accuracy_score"]) == metrics["accuracy-accuracy_score"]
     assert metrics["latency-p50.low"] <= metrics["latency-p50"] <= metrics["latency-p50.high"]
-    outputs = mlflow.run(CLIENT, "models:/flown@champion", tmp_path / "points.npz")
+    outputs = mlflow.run(READ, "models:/flown@champion", tmp_path / "points.npz")
     samples = np.load(tmp_path / "points.npz")["x"]
     expected = predict(tmp_path / "packages" / "flown" / "model.onnx", samples)["y"]
     for name in ("pyfunc", "onnx"):
@@ -263,7 +262,7 @@ def peak_of(mlflow: MLflow, request: dict[str, Any]) -> tuple[Any, int]:
 
 
 def start_client(mlflow: MLflow, request: dict[str, Any]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-P", str(CLIENT_SCRIPT)]
+    command = [sys.executable, "-P", str(CLIENT)]
     pipe = subprocess.PIPE
     client = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=mlflow.registry.environment, text=True)
     assert client.stdin

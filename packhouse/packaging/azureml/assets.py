@@ -94,6 +94,10 @@ class AzureMLAssets(Packaging):
         """``<name>.azureml-models`` or ``<name>.azureml-data``."""
         return f"{self.name}.azureml-{self.kind}"
 
+    def depends_on(self) -> Any:
+        """Return the versions that MLflow's files name, if they are made."""
+        return mlflow_format.depends_on() if self.export_in_mlflow_format else None
+
     def problems(self) -> Sequence[Problem]:
         """Say whether something that is needed is not installed."""
         found = list(mlflow_format.problems("export_in_mlflow_format")) if self.export_in_mlflow_format else []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,11 +15,11 @@ from packhouse.packaging import Packaging, PackagingJob, Workplace, runtime_pack
 from packhouse.packaging.archive import write_folder
 from packhouse.packaging.candidate_files import candidate_files
 from packhouse.packaging.contents import Content, below, model_contents
-from packhouse.packaging.docker import inference_server
+from packhouse.packaging.docker import image_requirements, inference_server
 from packhouse.packaging.docker.base_images import PYTHON_IMAGE, REPOSITORY, TAG, BaseImage, base_image_for, check_image
-from packhouse.packaging.docker.builders import BuilderFailed, find_builder
-from packhouse.packaging.docker.image_requirements import image_requirements, read_requirements
+from packhouse.packaging.docker.builders import BuilderFailed, find_builder, source_date_epoch
 from packhouse.packaging.docker.inference_server import MODEL_NAME, SERVING_NAME, SETTINGS_NAME
+from packhouse.packaging.docker.options import check_options
 from packhouse.packaging.docker.text import dockerfile_text
 from packhouse.packaging.golden import GOLDEN_NAME
 from packhouse.packaging.manifest import PackagedCandidate
@@ -28,7 +28,6 @@ from packhouse.packaging.runtime_packages import REQUIREMENTS, RUNTIME_FOLDER
 from packhouse.packaging.seal import sealed
 from packhouse.pins import Pin
 from packhouse.ranking import Ranked
-from packhouse.records import digest_of
 
 if TYPE_CHECKING:
     from packhouse.verification.opened import OpenPackage
@@ -53,6 +52,9 @@ class Dockerfile(Packaging):
     include_runtime_packages: bool = Field(
         default=True, description="Include the wheels of all that is installed, so that building needs no network."
     )
+    export_in_mlflow_format: bool = Field(
+        default=False, description="Olive's key, which can only be false: the server of the image does not load with MLflow."
+    )
     build: bool = Field(
         default=False, description="Build the image and run it, to validate and score the package through its HTTP interface."
     )
@@ -61,12 +63,14 @@ class Dockerfile(Packaging):
     )
     build_options: tuple[str, ...] = Field(
         default=(),
-        description="Further options of the builder's `build`.",
+        description="Further options of the builder's `build`. A variable is only named, as `--build-arg=NAME`; "
+        "its value comes from the environment.",
         examples=[["--secret=id=pip.conf,src=/etc/pip.conf"]],
     )
     run_options: tuple[str, ...] = Field(
         default=("--memory=4g",),
-        description="Options to run the container with while it is validated.",
+        description="Options to run the container with while it is validated. A variable is only named, as `--env=NAME`; "
+        "its value comes from the environment.",
         examples=[["--memory=8g", "--gpus=all"]],
     )
     repository: str | None = Field(
@@ -79,6 +83,21 @@ class Dockerfile(Packaging):
     @classmethod
     def _base_image_is_fixed(cls, value: str | None) -> str | None:
         return value if value is None else check_image(value)
+
+    @field_validator("export_in_mlflow_format")
+    @classmethod
+    def _is_not_for_mlflow(cls, value: bool) -> bool:
+        if value:
+            raise ValueError(
+                "the server of the image does not load with MLflow; add a packaging of type MLflowModel, or set it to false"
+            )
+        return value
+
+    @field_validator("build_options", "run_options")
+    @classmethod
+    def _options_have_no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_options(value)
+        return value
 
     @field_validator("repository")
     @classmethod
@@ -104,14 +123,13 @@ class Dockerfile(Packaging):
             raise ValueError("push needs repository, the name to push the image under")
         return self
 
-    @property
-    def content_digest(self) -> str:
-        """That of the settings and of the pins in the requirements file, as far as it can be read."""
+    def depends_on(self) -> Any:
+        """Return what is installed, with the pins of a requirements file that can be read, and the time of its files."""
         try:
-            own = [str(pin) for pin in self._own_requirements()]
+            own = self._own_requirements()
         except PackagingFailed as error:
-            own = [str(error)]
-        return digest_of([self.model_dump(mode="json"), own])
+            return str(error)
+        return [image_requirements.depends_on(own), source_date_epoch() if self.build else None]
 
     def problems(self) -> Sequence[Problem]:
         """Say what is wrong with the requirements file, and whether there is nothing to build with."""
@@ -140,7 +158,7 @@ class Dockerfile(Packaging):
         best = next(item for item in job.by_accelerator[job.best.accelerator].ranked if item.candidate == job.best.candidate)
         accelerator = job.accelerator(best.accelerator)
         base = base_image_for(accelerator.execution_provider, accelerator.plugin, self.base_image)
-        requirements = image_requirements(job, self._own_requirements(), base.extras)
+        requirements = image_requirements.of_best(job, self._own_requirements(), base.extras)
         content = {**self._model(job, best, workplace.store), **self._installed(requirements, workplace.cache)}
         contents = {
             DOCKERFILE: Content.of(self._text(job, best, base, content[MODEL_NAME]).encode()),
@@ -186,7 +204,7 @@ class Dockerfile(Packaging):
         if self.requirements_file is None:
             return ()
         try:
-            return read_requirements(self.requirements_file)
+            return image_requirements.read_requirements(self.requirements_file)
         except ValueError as error:
             raise PackagingFailed(str(error)) from error
 

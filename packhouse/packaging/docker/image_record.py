@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packhouse.artifacts import measure
-from packhouse.packaging.docker.builders import Builder
+from packhouse.artifacts import measure, owned_suffix, remove_orphans
+from packhouse.packaging.docker.builders import Builder, source_date_epoch
 from packhouse.packaging.manifest import MANIFEST_NAME
 from packhouse.records import digest_of
 
@@ -20,7 +20,7 @@ class ImageRecord:
 
     def __init__(self, package: Path, packaging: "Dockerfile", builder: Builder, cache: Path) -> None:
         """Name the record by the digest of the manifest, which covers all files, and by how the image is built."""
-        made_of = [measure(package / MANIFEST_NAME).sha256, builder.name, *packaging.build_options]
+        made_of = [measure(package / MANIFEST_NAME).sha256, builder.name, source_date_epoch(), *packaging.build_options]
         self._package, self._packaging, self._builder = package, packaging, builder
         self._path = cache / FOLDER / f"{digest_of(made_of)}.json"
 
@@ -32,7 +32,8 @@ class ImageRecord:
         tag = self._packaging.image_name(packaged["digest"])
         image = self._builder.build(self._package, tag, self._packaging.build_options)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_suffix(".new")
+        remove_orphans(self._path.parent)
+        fresh = self._path.with_name(f".{owned_suffix()}")
         fresh.write_text(json.dumps({"image": image}) + "\n", encoding="utf-8")
         fresh.replace(self._path)
         return image

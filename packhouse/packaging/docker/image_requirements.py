@@ -1,13 +1,16 @@
 """What is installed in an image: the runtime that the model was measured with, the server's libraries, and the user's own."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from packhouse.errors import PackagingFailed
+from packhouse.packaging import runtime_packages
+from packhouse.packaging.docker.base_images import BASE_IMAGES
 from packhouse.packaging.job import PackagingJob
 from packhouse.pins import Pin, distribution_of, parse_runtime
 
@@ -55,7 +58,7 @@ def _pin(line: str, where: str) -> Pin:
         raise ValueError(f"{where}: {error}") from error
 
 
-def image_requirements(job: PackagingJob, own: Sequence[Pin], extras: Sequence[str]) -> tuple[str, ...]:
+def of_best(job: PackagingJob, own: Sequence[Pin], extras: Sequence[str]) -> tuple[str, ...]:
     """Return the pinned requirements of an image for the best candidate; the runtime comes with these extras.
 
     Raises:
@@ -72,9 +75,19 @@ def image_requirements(job: PackagingJob, own: Sequence[Pin], extras: Sequence[s
                 "take that line out"
             )
     chosen = {pin.name for pin in (*runtime, *own)}
-    server = (Pin(name, metadata.version(name)) for name in SERVER_LIBRARIES if name not in chosen)
+    server = (pin for pin in _server() if pin.name not in chosen)
     others = (pin for pin in own if pin.name not in {each.name for each in runtime})
     return tuple(str(pin) for pin in _in_order(runtime, server, others))
+
+
+def depends_on(own: Sequence[Pin]) -> dict[str, Any]:
+    """Return, as JSON, what the packages of an image depend on in this environment, whichever runtime is among them."""
+    extras = sorted({extra for base in BASE_IMAGES.values() for extra in base.extras})
+    return runtime_packages.depends_on([str(pin) for pin in (*_server(), *own)], extras)
+
+
+def _server() -> Iterator[Pin]:
+    return (Pin(name, metadata.version(name)) for name in SERVER_LIBRARIES)
 
 
 def _runtime(job: PackagingJob, extras: Sequence[str]) -> tuple[Pin, ...]:

@@ -39,6 +39,11 @@ def problems(where: str) -> Sequence[Problem]:
     return (Problem(where, "needs MLflow, which is not installed", "pip install 'packhouse[mlflow]'"),)
 
 
+def depends_on() -> dict[str, str | None]:
+    """Return what the files say of this environment: the versions of Python, and of MLflow and what it loads with."""
+    return {"python": platform.python_version(), **{name: _installed(name) for name in LOADER}}
+
+
 def description(job: PackagingJob, ranked: Ranked, store: ArtifactStore) -> dict[str, Content]:
     """Return ``MLmodel``, the environment files and an input example for a model that lies beside them as ``model.onnx``."""
     from mlflow import pyfunc
@@ -80,6 +85,13 @@ def requirements(job: PackagingJob, ranked: Ranked) -> list[str]:
     runtime = [str(pin) for pin in pins] or ["==".join(job.runtime_on(ranked.accelerator))]
     pinned = {pin.name for pin in pins}
     return sorted([*runtime, *(f"{name}=={metadata.version(name)}" for name in LOADER if name not in pinned)])
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _session_options(settings: SessionSettings) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from packhouse.verification.score import Score
 
 BLOCK_TYPE = "mlflow-server"
-MODEL_FORBIDS = re.compile(r"[/:'\"`]")  # MLflow the first two; the others would end the name in its search language
+# MLflow forbids the first two; the others would end the name in its search language, or not be found again by it.
+MODEL_FORBIDS = re.compile(r"[/:'\"`\\\x00-\x1f\x7f-\x9f]")
 ALIAS = re.compile(r"(?!latest$|v\d+$)[A-Za-z0-9_-]{1,255}", re.IGNORECASE)
 
 
@@ -61,7 +62,8 @@ class MLflowModel(Packaging):
     def _name_is_one_of_mlflows(self) -> Self:
         if self.server and (MODEL_FORBIDS.search(self.model_name) or not self.model_name.strip()):
             raise ValueError(
-                f"{self.model_name!r} cannot be registered with MLflow; set registered_model_name without / : or quotes"
+                f"{self.model_name!r} cannot be registered with MLflow; "
+                "set registered_model_name without / : \\ quotes or control characters"
             )
         return self
 
@@ -69,6 +71,10 @@ class MLflowModel(Packaging):
     def model_name(self) -> str:
         """Name of the registered model."""
         return self.name if self.registered_model_name is None else self.registered_model_name
+
+    def depends_on(self) -> Any:
+        """Return the versions that MLflow's files name."""
+        return mlflow_format.depends_on()
 
     def problems(self) -> Sequence[Problem]:
         """Say whether MLflow is missing."""

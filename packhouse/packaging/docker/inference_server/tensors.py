@@ -3,7 +3,6 @@
 Both ends use it: `decode` reads what `encode` wrote. BYTES are texts in UTF-8, as ONNX's are.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -72,9 +71,10 @@ def decode(described: Json, content: bytes) -> Array:
         array = _of_json(name, datatype, described["data"])
     else:
         array = _texts_of_bytes(name, content) if datatype == "object" else _of_bytes(name, datatype, content)
-    if array.size != math.prod(shape):
-        raise BadRequest(f"{name!r} has {array.size} values, and its shape {list(shape)} is of {math.prod(shape)}")
-    return array.reshape(shape)
+    try:
+        return array.reshape(shape)
+    except (ValueError, OverflowError) as error:  # of another size; or more dimensions, or larger ones, than arrays can have
+        raise BadRequest(f"{name!r} has {array.size} values, which do not make its shape {list(shape)}") from error
 
 
 def binary_size(described: Json) -> int | None:
