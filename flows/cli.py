@@ -183,7 +183,7 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every digest in a package and load every model in it; with --key, also who has signed it."""
+    """Check every digest in a package and run every model in it; with --key, also who has signed it."""
     with _explained(as_json):
         from packhouse.packaging.manifest import MANIFEST_NAME
         from packhouse.provenance.keys import read_verifying_key

@@ -19,6 +19,8 @@ from packhouse.evaluation.latency import TimingPlan
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.evaluation.timing import TimingRequest, in_question
 from packhouse.metrics import QUALITY_TYPES, TIMED_TYPES
+from packhouse.packaging import Packaging
+from packhouse.packaging.registry import asking
 from packhouse.provenance.keys import read_signing_key
 from packhouse.records import Record
 from packhouse.user_code import load_function
@@ -129,11 +131,7 @@ def prepare(config: PackhouseConfig) -> Prepared:
 
 
 def _check_surroundings(config: PackhouseConfig) -> None:
-    problems = [
-        Problem(f"packaging[{index}].{problem.where}", problem.what, problem.remedy)
-        for index, packaging in enumerate(config.packaging)
-        for problem in packaging.problems()
-    ]
+    problems = [problem for index, packaging in enumerate(config.packaging) for problem in _problems_of(packaging, index)]
     if config.signing and config.signing.key_file:
         try:
             read_signing_key(config.signing.key_file, f"signing.key_file = {config.signing.key_file}")
@@ -147,6 +145,15 @@ def _check_surroundings(config: PackhouseConfig) -> None:
     for index, metric in enumerate(config.metrics):
         if metric.user_config and metric.user_config.function:
             load_function(metric.user_config.function, f"metrics[{index}].user_config.function")
+
+
+def _problems_of(packaging: Packaging, index: int) -> Sequence[Problem]:
+    where = f"packaging[{index}]"
+    try:
+        with asking(packaging, "problems", index):
+            return [Problem(f"{where}.{found.where}", found.what, found.remedy) for found in packaging.problems()]
+    except InputError as error:
+        return error.problems
 
 
 def _check_dimensions(config: PackhouseConfig, candidates: Sequence[Candidate]) -> None:

@@ -15,6 +15,7 @@ from packhouse.evaluation.probe import probe
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
 from packhouse.evaluation.timing import TimingOutcome
 from packhouse.packaging import Packaging
+from packhouse.packaging.registry import asking
 from packhouse.plan import Plan
 from packhouse.records import Record
 from packhouse.release import Grading, Package, decide
@@ -77,7 +78,11 @@ class Preview:
 
 
 def preview(plan: Plan) -> Preview:
-    """Look up what the plan's tasks would find in the local result storage, by the same keys."""
+    """Look up what the plan's tasks would find in the local result storage, by the same keys.
+
+    Raises:
+        InputError: a packaging type cannot say what it would do.
+    """
     cached = {request.key: _cached(request) for request in plan.requests}
     done = [evaluation for evaluation in cached.values() if evaluation]
     gradings, timings = [], []
@@ -86,7 +91,7 @@ def preview(plan: Plan) -> Preview:
         grading, timing = _timing(plan, accelerator.spec, evaluations)
         gradings += [grading] if grading else []
         timings += [timing] if timing else []
-    packages = [_planned(packaging, plan, gradings) for packaging in plan.config.packaging]
+    packages = [_planned(index, packaging, plan, gradings) for index, packaging in enumerate(plan.config.packaging)]
     usual = sum(evaluation.duration_s for evaluation in done) / len(done) if done else USUAL_EVALUATION_S
     to_time = sum(
         len(plan.candidates if item.candidates is None else item.candidates) for item in timings if not item.is_cached
@@ -131,13 +136,17 @@ def _timing(plan: Plan, spec: str, evaluations: Sequence[Evaluation | None]) -> 
     return grading, PlannedTiming(spec, names, is_cached=True)
 
 
-def _planned(packaging: Packaging, plan: Plan, gradings: Sequence[Grading]) -> PlannedPackage:
+def _planned(index: int, packaging: Packaging, plan: Plan, gradings: Sequence[Grading]) -> PlannedPackage:
     is_cached = None
     if len(gradings) == len(plan.config.accelerators):
         store = ArtifactStore(result_folder())
         job = decide(plan, gradings, Evidence(store, plan.data))
         is_cached = _is_packaged({"job": job, "packaging": packaging}, store)
-    return PlannedPackage(packaging.type, packaging.plan(), is_cached, tuple(packaging.remote_calls()))
+    with asking(packaging, "plan", index):
+        what = packaging.plan()
+    with asking(packaging, "remote_calls", index):
+        calls = tuple(packaging.remote_calls())
+    return PlannedPackage(packaging.type, what, is_cached, calls)
 
 
 def _is_packaged(parameters: dict[str, Any], store: ArtifactStore) -> bool:

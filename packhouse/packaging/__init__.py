@@ -65,7 +65,9 @@ IMPORTED_WHEN_USED = {
 
 FOLDER = "folder"  # in the context of validation: the folder that relative paths are taken from
 FILE_NAME = re.compile(r"[^\x00-\x1f\ud800-\udfff/\\:*?\"<>|]+")
+NO_FILE_NAME = "cannot be a file name on every system; use letters, digits, dots, dashes, underscores"
 MAX_NAME_BYTES = 200  # file systems have 255, and temporary names are longer
+MAX_ENDING_BYTES = 16  # what a type may add, such as .zip
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in range(1, 10))}
 OWN_FILES = {"release.json", "report.html"}
 
@@ -94,20 +96,21 @@ class Packaging(Record):
     @field_validator("name")
     @classmethod
     def _name_is_a_file_name(cls, value: str) -> str:
-        bad = (
-            not FILE_NAME.fullmatch(value)
-            or len(value.encode()) > MAX_NAME_BYTES
-            or value != value.strip(" .")
-            or value.split(".", maxsplit=1)[0].lower() in RESERVED
-        )
-        if bad:
-            raise ValueError(f"{value!r} cannot be a file name on every system; use letters, digits, dots, dashes, underscores")
+        if not _is_file_name(value, MAX_NAME_BYTES):
+            raise ValueError(f"{value!r} {NO_FILE_NAME}")
         return value
 
     @model_validator(mode="after")
-    def _leaves_the_runs_own_files_alone(self) -> Self:
-        if self.output_name.lower() in OWN_FILES or self.output_name.lower().endswith(BESIDE):
-            raise ValueError(f"{self.output_name} is what every run writes beside its packages; choose another name")
+    def _output_is_a_file_of_its_own(self) -> Self:
+        try:
+            name: Any = self.output_name
+        except Exception as error:  # a type may raise anything
+            what = f"the packaging type {self.type} cannot say what its package is called ({summary(error)})"
+            raise ValueError(f"{what}; mend or uninstall it") from error
+        if not isinstance(name, str) or not _is_file_name(name, MAX_NAME_BYTES + MAX_ENDING_BYTES):
+            raise ValueError(f"{name!r}, which {self.type} would make, {NO_FILE_NAME}")
+        if name.lower() in OWN_FILES or name.lower().endswith(BESIDE):
+            raise ValueError(f"{name} is what every run writes beside its packages; choose another name")
         return self
 
     @model_validator(mode="before")
@@ -176,3 +179,17 @@ class Packaging(Record):
             RegistrationFailed: with the reason and the remedy; nothing half done is visible.
         """
         return ()
+
+
+def summary(error: Exception) -> str:
+    """Return an exception in one line: its class, and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def _is_file_name(value: str, max_bytes: int) -> bool:
+    return (
+        FILE_NAME.fullmatch(value) is not None
+        and len(value.encode()) <= max_bytes
+        and value == value.strip(" .")
+        and value.split(".", maxsplit=1)[0].lower() not in RESERVED
+    )

@@ -5,7 +5,8 @@ A type that cannot be used stops nobody who does not ask for it: it is left out,
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
 from importlib import metadata
@@ -16,7 +17,8 @@ from typing import Annotated, Any, get_args
 from pydantic import Field
 from pydantic.errors import PydanticUserError
 
-from packhouse.packaging import Packaging
+from packhouse.errors import InputError
+from packhouse.packaging import Packaging, summary
 from packhouse.records import AnyOfSchema
 
 ENTRY_POINTS = "packhouse.packagers"
@@ -78,6 +80,20 @@ def distribution_of_type(name: str) -> str | None:
     return installed_types().distributions.get(name)
 
 
+@contextmanager
+def asking(packaging: Packaging, method: str, index: int) -> Iterator[None]:
+    """Turn whatever a method of ``packaging[index]`` raises before a run is started into an InputError that names the type."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # a type may raise anything
+        logger.debug("%s() of the packaging type %r", method, packaging.type, exc_info=True)
+        what = f"{method}() of the packaging type {packaging.type} fails ({summary(error)})"
+        remedy = f"mend or uninstall {distribution_of_type(packaging.type) or 'it'}"
+        raise InputError.at(f"packaging[{index}]", what, remedy) from error
+
+
 def with_type_as_registered(value: Any) -> Any:
     """Return a packaging configuration with its ``type``, written in any case, as it is registered."""
     if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
@@ -106,7 +122,7 @@ def _loaded(points: Sequence[metadata.EntryPoint]) -> type[Packaging] | Unusable
         reason = f"{points[0].value} {error}"
     except Exception as error:  # a module may raise anything while it is imported
         logger.debug("the packaging type %r of %s", points[0].name, owners[0], exc_info=True)
-        reason = f"{points[0].value} cannot be imported ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        reason = f"{points[0].value} cannot be imported ({summary(error)})"
     else:
         return loaded  # type: ignore[no-any-return]
     return UnusableType(owners[0], reason, f"mend or uninstall {owners[0]}")

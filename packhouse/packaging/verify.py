@@ -19,7 +19,6 @@ from typing import Any
 CPU = "CPUExecutionProvider"
 MANIFEST = "manifest.json"
 CHUNK_BYTES = 1 << 20
-BY_PYTHON = "__pycache__"
 Json = dict[str, Any]
 GRAPH_LEVELS = {
     0: "ORT_DISABLE_ALL",
@@ -35,11 +34,13 @@ class NotVerified(Exception):
 
 
 def check_files(root: Path, manifest: Json) -> int:
-    """Compare every file below `root` with the manifest."""
+    """Compare every file below `root` with the manifest, which has to name a model; return how many there are."""
+    if not manifest["candidates"]:
+        raise NotVerified(f"there is no model in it: {MANIFEST} has no candidates")
     found = {
         path.relative_to(root).as_posix(): path
         for path in root.rglob("*")
-        if (path.is_symlink() or not path.is_dir()) and BY_PYTHON not in path.parts
+        if (path.is_symlink() or not path.is_dir()) and not is_bytecode(path)
     }
     found.pop(MANIFEST, None)
     if differing := sorted(found.keys() ^ manifest["files"].keys()):
@@ -54,6 +55,11 @@ def check_files(root: Path, manifest: Json) -> int:
         if sha256(path) != expected["sha256"]:
             raise NotVerified(f"{name} is not what was packaged: its SHA-256 differs")
     return len(found)
+
+
+def is_bytecode(path: Path) -> bool:
+    """Whether Python itself puts such a file beside a module that is imported."""
+    return path.parent.name == "__pycache__" and path.suffix == ".pyc" and not path.is_symlink()
 
 
 def sha256(path: Path) -> str:

@@ -14,11 +14,13 @@ Digests = Mapping[str, str]  # name → SHA-256 (hex)
 
 def digests_of_package(package: Package) -> dict[str, str]:
     """Return the digests of a package as it will be published, under the names that `digests_of` gives its files."""
-    return {name.removeprefix(f"{package.name}/"): artifact.sha256 for name, artifact in package.files.items()}
+    return {name: artifact.sha256 for name, artifact in package.files.items()}
 
 
 def digests_of(package: Path) -> dict[str, str]:
-    """Return the digests of a published package: of the one file, or of each in the folder, named relative to that.
+    """Return the digests of a published package: of the one file, or of each in the folder, named as ``folder/file``.
+
+    So a package's own name is part of what is signed.
 
     Raises:
         InputError: it cannot be read.
@@ -27,7 +29,7 @@ def digests_of(package: Path) -> dict[str, str]:
     try:
         if not package.is_dir():
             return {package.name: measure(package).sha256}
-        return {path.relative_to(package).as_posix(): measure(path).sha256 for path in _files(package)}
+        return {path.relative_to(package.parent).as_posix(): measure(path).sha256 for path in _files(package)}
     except OSError as error:
         where = error.filename or package
         raise InputError.at(str(where), f"cannot be read ({error.strerror})", "name a published package") from error
@@ -59,4 +61,4 @@ def _files(folder: Path) -> Iterator[Path]:
             if stat.S_ISREG(mode):
                 yield path
             elif not stat.S_ISDIR(mode):
-                raise VerificationFailed(f"{path.relative_to(folder).as_posix()} is not a regular file")
+                raise VerificationFailed(f"{path.relative_to(folder.parent).as_posix()} is not a regular file")

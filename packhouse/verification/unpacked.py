@@ -54,6 +54,8 @@ def read_manifest(root: Path, files: Mapping[str, ManifestFile]) -> Manifest:
             raise VerificationFailed(f"the model {candidate.model_path!r} is missing")
         if candidate.settings_path not in manifest.files:
             raise VerificationFailed(f"{candidate.settings_path} is missing")
+        if candidate.golden_samples and candidate.golden_samples.path not in manifest.files:
+            raise VerificationFailed(f"the golden samples {candidate.golden_samples.path!r} are missing")
     return manifest
 
 

@@ -125,6 +125,40 @@ def test_a_type_that_somebody_installs_is_configured_planned_described_and_made(
     }
 
 
+PLAN = """
+from flows.cli import app
+app(["plan", sys.argv[1]])
+"""
+OF_NOTE = "the packaging type Note"
+NOT_MADE = "which Note would make, cannot be a file name on every system"
+# What the methods of a type do, and what is then said of it.
+FAILING = {
+    "def plan(self): raise RuntimeError('no licence\\nsee below')": f"plan() of {OF_NOTE} fails (RuntimeError: no licence)",
+    "def problems(self): return [1]": f"problems() of {OF_NOTE} fails (AttributeError: 'int' object has no attribute",
+    "def problems(self): yield 1 / 0": f"problems() of {OF_NOTE} fails (ZeroDivisionError: division by zero)",
+    "def remote_calls(self): return self.calls": f"remote_calls() of {OF_NOTE} fails (AttributeError: ",
+    "output_name = property(lambda self: {}['x'])": f"{OF_NOTE} cannot say what its package is called (KeyError: 'x')",
+    "output_name = property(lambda self: '../../../x')": f"'../../../x', {NOT_MADE}",
+    "output_name = property(lambda self: 'x' * 300)": f"', {NOT_MADE}",
+    "output_name = property(lambda self: 5)": f"5, {NOT_MADE}",
+}
+
+
+@pytest.mark.parametrize(("method", "reason"), FAILING.items(), ids=FAILING)
+def test_a_type_that_fails_while_it_is_planned_is_bad_input_that_names_it(
+    third_party: Path, tmp_path: Path, method: str, reason: str
+) -> None:
+    path = third_party / "notes_packaging.py"
+    path.write_text(f"{THIRD_PARTY}\n    {method}\n")
+    config = write_job(tmp_path, packaging=[{"type": "Zipfile"}, {"type": "Note"}])
+    done = run_with(third_party, PLAN, str(config))
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    said = " ".join(done.stderr.split())
+    assert f"packaging[1]: {reason}" in said or ("x" * 300 in said and reason in said)
+    assert "mend or uninstall" in said or "use letters, digits" in said
+
+
 def test_a_type_that_is_not_installed_is_refused_with_those_that_are() -> None:
     with pytest.raises(InputError, match=r"unknown type 'Note' → use one of .*MLflowModel.*Zipfile"):
         parse_config(job(packaging=[{"type": "Note"}]))

@@ -72,6 +72,21 @@ def remove_manifest(folder: Path) -> None:
     (folder / "manifest.json").unlink()
 
 
+def hide_a_module(folder: Path) -> None:
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "extra.py").write_text("")
+
+
+def hide_bytecode_deeper(folder: Path) -> None:
+    (folder / "__pycache__" / "more").mkdir(parents=True)
+    (folder / "__pycache__" / "more" / "extra.pyc").write_bytes(b"")
+
+
+def list_no_candidates(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "candidates": []}))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -81,6 +96,9 @@ def remove_manifest(folder: Path) -> None:
         (shorten, "models_rank.json has"),
         (link, "models_rank.json is not a regular file"),
         (remove_manifest, "manifest.json"),
+        (hide_a_module, "__pycache__/extra.py is not in the manifest"),
+        (hide_bytecode_deeper, "__pycache__/more/extra.pyc is not in the manifest"),
+        (list_no_candidates, "there is no model in it: manifest.json has no candidates"),
     ],
 )
 def test_whatever_was_done_to_it_is_found(unpacked: Path, tmp_path: Path, change: Callable[[Path], None], reason: str) -> None:
@@ -89,6 +107,14 @@ def test_whatever_was_done_to_it_is_found(unpacked: Path, tmp_path: Path, change
     code, said = verify(folder)
     assert code == 1
     assert f"NOT VERIFIED: {reason}" in said or (reason == "manifest.json" and "manifest.json" in said)
+
+
+def test_bytecode_that_python_puts_beside_a_module_is_not_counted(unpacked: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(unpacked, tmp_path / "package")
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "verify.cpython-311.pyc").write_bytes(b"")
+    code, said = verify(folder)
+    assert code == 0, said
 
 
 def test_a_model_that_does_something_else_than_its_golden_samples_say_is_not_verified(unpacked: Path, tmp_path: Path) -> None:

@@ -93,23 +93,23 @@ def link_elsewhere(package: Path) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a changed byte": (change("deep/weights.bin", b"weightz"), r"^deep/weights\.bin is not what it was"),
-    "a byte more": (change("MLmodel", b"flavors\n"), "^MLmodel is not what it was"),
-    "a missing file": (lambda package: (package / "MLmodel").unlink(), "^MLmodel is missing"),
-    "a missing folder": (lambda package: shutil.rmtree(package / "deep"), r"^deep/weights\.bin is missing"),
-    "an extra file": (change("deep/more", b"x"), "^deep/more is not in the statement that was signed"),
+    "a changed byte": (change("deep/weights.bin", b"weightz"), r"^best/deep/weights\.bin is not what it was"),
+    "a byte more": (change("MLmodel", b"flavors\n"), "^best/MLmodel is not what it was"),
+    "a missing file": (lambda package: (package / "MLmodel").unlink(), "^best/MLmodel is missing"),
+    "a missing folder": (lambda package: shutil.rmtree(package / "deep"), r"^best/deep/weights\.bin is missing"),
+    "an extra file": (change("deep/more", b"x"), "^best/deep/more is not in the statement that was signed"),
     "a renamed file": (
         lambda package: (package / "MLmodel").rename(package / "Model"),
-        "^Model is called MLmodel in the statement",
+        "^best/Model is called best/MLmodel in the statement",
     ),
-    "a file in another case": (lambda package: (package / "MLmodel").rename(package / "mlmodel"), "is called MLmodel"),
+    "a file in another case": (lambda package: (package / "MLmodel").rename(package / "mlmodel"), "is called best/MLmodel"),
     "two files that changed places": (
         lambda package: (change("MLmodel", b"weights")(package), change("deep/weights.bin", b"flavors")(package)),
-        "^MLmodel is not what it was",
+        "^best/MLmodel is not what it was",
     ),
-    "a link to the same bytes": (link_elsewhere, "^MLmodel is not a regular file"),
-    "a linked folder": (lambda package: (package / "more").symlink_to(package / "deep"), "^more is not a regular file"),
-    "a pipe": (lambda package: os.mkfifo(package / "pipe"), "^pipe is not a regular file"),
+    "a link to the same bytes": (link_elsewhere, "^best/MLmodel is not a regular file"),
+    "a linked folder": (lambda package: (package / "more").symlink_to(package / "deep"), "^best/more is not a regular file"),
+    "a pipe": (lambda package: os.mkfifo(package / "pipe"), "^best/pipe is not a regular file"),
 }
 
 
@@ -126,6 +126,18 @@ def test_a_file_under_another_name_is_refused(tmp_path: Path) -> None:
     other = package.rename(tmp_path / "other.zip")
     with pytest.raises(VerificationFailed, match=r"^other\.zip is called points\.zip in the statement that was signed"):
         verify_signature(other, envelope_path(package), [KEY.verifying_key])
+
+
+def test_a_folder_under_another_name_is_refused(folder: Path) -> None:
+    other = folder.rename(folder.with_name("other"))
+    shutil.copy(envelope_path(folder), envelope_path(other))
+    with pytest.raises(VerificationFailed, match=r"^other/MLmodel is called best/MLmodel in the statement that was signed"):
+        verify(other)
+    provenance_path(other).write_bytes(dsse.parse_envelope(envelope_path(folder).read_bytes(), "envelope").content)
+    with pytest.raises(VerificationFailed, match=r"^other/MLmodel is called best/MLmodel in other\.provenance\.json"):
+        verify_beside(other)
+    with pytest.raises(VerificationFailed, match=r"^other/MLmodel is called best/MLmodel in other\.provenance\.json"):
+        sign_package(other, KEY)
 
 
 def test_the_envelope_of_another_package_is_refused(signed: Path, tmp_path: Path) -> None:
