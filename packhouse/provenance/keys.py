@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from packhouse.errors import InputError
+from packhouse.regular_files import read_regular
 
 PASSWORD_VARIABLE = "PACKHOUSE_KEY_PASSWORD"  # noqa: S105 - a name
 MAX_KEY_BYTES = 64 << 10
@@ -126,7 +127,9 @@ def _decrypted(pem: bytes, where: str) -> object:
 
 def _read(path: Path, where: str) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_KEY_BYTES)
+        pem = read_regular(path, MAX_KEY_BYTES, follow_links=True)
     except OSError as error:
         raise InputError.at(where, f"cannot be read ({error.strerror})", "check the path") from error
+    if len(pem) > MAX_KEY_BYTES:
+        raise InputError.at(where, f"is larger than {MAX_KEY_BYTES} bytes, so it is no key", "check the path")
+    return pem

@@ -10,6 +10,7 @@ refused, and so is a statement of which any byte is.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 
 from packhouse.errors import InputError, VerificationFailed
@@ -19,6 +20,7 @@ from packhouse.provenance.config import ENVELOPE_SUFFIX, PROVENANCE_SUFFIX
 from packhouse.provenance.keys import SigningKey, VerifyingKey
 from packhouse.provenance.statement import PAYLOAD_TYPE, Statement, files_statement, parse_statement
 from packhouse.provenance.subjects import digests_of, require_same
+from packhouse.regular_files import read_regular
 
 MAX_TEXT_BYTES = 64 << 20
 
@@ -57,12 +59,12 @@ def sign_package(package: Path, key: SigningKey) -> tuple[Path, Statement]:
         VerificationFailed: the provenance beside the package is not that of these files.
     """
     files, beside, place = digests_of(package), provenance_path(package), envelope_path(package)
-    payload = _read(beside) if beside.exists() else files_statement(files).to_json()
+    payload = _read(beside) if lexists(beside) else files_statement(files).to_json()
     statement = parse_statement(payload, beside.name)
     require_same(statement.digests, files, beside.name)
     envelope = sign_payload(payload, key)
     try:
-        if place.exists():
+        if lexists(place):
             envelope = dsse.with_signatures_of(envelope, dsse.parse_envelope(_read(place), place.name))
         OutputFolder(place.parent).write(place.name, envelope.to_json())
     except OSError as error:
@@ -79,7 +81,7 @@ def verify_signature(package: Path, envelope: Path, keys: Sequence[VerifyingKey]
     """
     if not package.exists():
         raise InputError.at(str(package), "is not there", "name a published package")
-    if not envelope.exists():
+    if not lexists(envelope):
         raise VerificationFailed(f"the package is not signed: {envelope.name} is missing")
     found = dsse.parse_envelope(_read(envelope), envelope.name)
     if found.payload_type != PAYLOAD_TYPE:
@@ -99,7 +101,7 @@ def verify_beside(package: Path, keys: Sequence[VerifyingKey] = ()) -> Verified 
     Without keys, only the digests in the provenance are compared. Raises as `verify_signature` does.
     """
     beside = provenance_path(package)
-    stated = _read(beside) if beside.exists() else None
+    stated = _read(beside) if lexists(beside) else None
     if keys:
         verified = verify_signature(package, envelope_path(package), keys)
         if stated not in (None, verified.payload):
@@ -114,8 +116,9 @@ def verify_beside(package: Path, keys: Sequence[VerifyingKey] = ()) -> Verified 
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise VerificationFailed(f"{path.name} is larger than {MAX_TEXT_BYTES} bytes")
-        return path.read_bytes()
+        text = read_regular(path, MAX_TEXT_BYTES)
     except OSError as error:
-        raise InputError.at(str(path), f"cannot be read ({error.strerror})", "check its permissions") from error
+        raise InputError.at(str(path), f"cannot be read ({error.strerror})", "put a readable file there") from error
+    if len(text) > MAX_TEXT_BYTES:
+        raise VerificationFailed(f"{path.name} is larger than {MAX_TEXT_BYTES} bytes")
+    return text

@@ -13,6 +13,7 @@ import packhouse
 from packhouse.config import PackhouseConfig
 from packhouse.errors import VerificationFailed
 from packhouse.packaging import Packaging, PackagingJob
+from packhouse.provenance.config import WITHHELD
 from packhouse.provenance.distributions import purl, runtime_of
 from packhouse.provenance.subjects import Digests, digests_of_package
 from packhouse.records import Record, canonical_json, digest_of
@@ -24,7 +25,6 @@ SLSA_PROVENANCE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:packhouse:build:v1"
 BUILDER_ID = "urn:packhouse:builder:flow:v1"
 FILES_ONLY = "urn:packhouse:files:v1"
-WITHHELD = "**********"
 
 
 class Subject(Record, extra="ignore"):

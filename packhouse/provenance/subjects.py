@@ -1,12 +1,13 @@
 """The files of a published package by digest: what a statement about it is bound to."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from packhouse.artifacts import measure
 from packhouse.errors import InputError, VerificationFailed
+from packhouse.regular_files import open_regular
 from packhouse.release import Package
 
 Digests = Mapping[str, str]  # name → SHA-256 (hex)
@@ -28,8 +29,8 @@ def digests_of(package: Path) -> dict[str, str]:
     """
     try:
         if not package.is_dir():
-            return {package.name: measure(package).sha256}
-        return {path.relative_to(package.parent).as_posix(): measure(path).sha256 for path in _files(package)}
+            return {package.name: _sha256(package)}
+        return {path.relative_to(package.parent).as_posix(): _sha256(path) for path in _files(package)}
     except OSError as error:
         where = error.filename or package
         raise InputError.at(str(where), f"cannot be read ({error.strerror})", "name a published package") from error
@@ -48,6 +49,11 @@ def require_same(expected: Digests, found: Digests, what: str) -> None:
     for name in sorted(expected):
         if expected[name] != found[name]:
             raise VerificationFailed(f"{name} is not what it was: its SHA-256 differs from that in {what}")
+
+
+def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -58,6 +58,8 @@ def _outputs(arrays: Mapping[str, Array]) -> dict[str, Array]:
     outputs = {str(value): arrays[f"output_{index}"] for index, value in enumerate(arrays["output_names"])}
     if empty := next((name for name, array in outputs.items() if not array.ndim or not len(array)), None):
         raise ValueError(f"no sample has the output {empty!r}")
+    if strange := next((name for name, array in outputs.items() if array.dtype.kind not in "fiubUS"), None):
+        raise ValueError(f"the output {strange!r} is neither numbers nor texts")
     return outputs
 
 

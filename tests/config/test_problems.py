@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from packhouse.config import load_config
 from packhouse.config.loading import parse_config
 from packhouse.config.model import PackhouseConfig
 from packhouse.errors import InputError, Problem
+from packhouse.provenance.config import SigningConfig
 from tests.config.documents import Document, document, metric, with_sub_type
 
 DATA = {"path": "data.npz", "labels": "label"}
@@ -271,6 +273,34 @@ def test_problem_says_where_what_and_the_remedy(written: Document, where: str, w
     assert what in problem.what
     assert remedy in problem.remedy
     assert problem.remedy
+
+
+PASTED = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIGx5\n-----END PRIVATE KEY-----\n"
+PASTED_KEYS: dict[str, tuple[Any, str, str]] = {
+    "for the name of a block": ({"key_block": PASTED}, "signing.key_block", "is no name of a Prefect block"),
+    "without its frame": ({"key_block": PASTED.splitlines()[1]}, "signing.key_block", "is no name of a Prefect block"),
+    "line by line": ({"key_block": PASTED.splitlines()}, "signing.key_block", "is no name of a Prefect block"),
+    "for the name of a file": ({"key_file": PASTED}, "signing.key_file", "is a key, not the path of a file with one"),
+    "at an unknown key": ({"key_file": "key.pem", "key": PASTED}, "signing.key", 'unknown key, with the value "**********"'),
+    "for all settings": (PASTED, "signing", '"**********" is refused'),
+}
+
+
+@pytest.mark.parametrize(("signing", "where", "what"), PASTED_KEYS.values(), ids=PASTED_KEYS)
+def test_a_private_key_that_was_pasted_into_the_configuration_is_refused_and_never_shown(
+    signing: Any, where: str, what: str
+) -> None:
+    (problem,) = problems_of(document(signing=signing))
+    assert (problem.where, problem.what) == (where, what)
+    with pytest.raises(ValidationError) as refused:
+        PackhouseConfig.model_validate(document(signing=signing))
+    for said in (str(problem), str(refused.value), repr(refused.value.errors())):
+        assert not [part for part in ("MC4CAQ", "IGx5", "BEGIN") if part in said]
+
+
+@pytest.mark.parametrize("name", ["signing-key", "key2"])
+def test_names_that_prefect_gives_to_blocks_are_accepted(name: str) -> None:
+    assert parse_config(document(signing={"key_block": name})).signing == SigningConfig(key_block=name)
 
 
 NO_FILE_NAMES = ["a/b", "a\\b", "..", "", "con", "Aux.v1", "x.", " x", "a\0b", "a\nb", "a:b", "x" * 300]

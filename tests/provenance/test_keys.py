@@ -1,6 +1,8 @@
 """Keys in PEM: the two kinds are read, encrypted or not, and all else is bad input whose message gives nothing away."""
 
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from packhouse.errors import InputError
 from packhouse.provenance.keys import PASSWORD_VARIABLE, parse_signing_key, read_signing_key, read_verifying_key
 from tests.provenance.keys import KINDS, new_key, private_pem, write_keys
+from tests.provenance.waiting import within_seconds
 
 OTHER_KINDS: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {
     "RSA": rsa.generate_private_key(65537, 2048),
@@ -51,6 +54,25 @@ def test_an_encrypted_key_is_read_with_the_password_in_the_environment(
     private, public = write_keys(tmp_path, kind, password="correct horse")
     monkeypatch.setenv(PASSWORD_VARIABLE, "correct horse")
     assert read_signing_key(private, "key").verifying_key.keyid == read_verifying_key(public, "key").keyid
+
+
+@pytest.mark.parametrize("read", [read_signing_key, read_verifying_key])
+def test_a_pipe_or_a_device_in_place_of_a_key_is_bad_input_and_not_waited_for(
+    read: Callable[[Path, str], object], tmp_path: Path
+) -> None:
+    pipe = tmp_path / "key.pem"
+    os.mkfifo(pipe)
+    with within_seconds(5), pytest.raises(InputError, match=r"^key: cannot be read \(it is not a regular file\)"):
+        read(pipe, "key")
+    with pytest.raises(InputError, match=r"^key: cannot be read \(it is not a regular file\)"):
+        read(Path("/dev/zero"), "key")
+
+
+def test_a_key_may_be_a_link_as_mounted_secrets_are(tmp_path: Path) -> None:
+    private, _ = write_keys(tmp_path)
+    (tmp_path / "link.pem").symlink_to(private)
+    linked = read_signing_key(tmp_path / "link.pem", "key")
+    assert linked.verifying_key.keyid == read_signing_key(private, "key").verifying_key.keyid
 
 
 def test_a_password_that_is_not_needed_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from packhouse.provenance.statement import FILES_ONLY, PAYLOAD_TYPE, files_state
 from packhouse.provenance.subjects import digests_of
 from tests.provenance.keys import KINDS, new_key
 from tests.provenance.test_dsse import flipped
+from tests.provenance.waiting import within_seconds
 
 KEY, OTHER = new_key("ed25519"), new_key("p256")
 
@@ -259,6 +260,35 @@ def test_a_package_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name a published package"):
         sign_package(tmp_path / "points.zip", KEY)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("act", [lambda package: sign_package(package, KEY), verify], ids=["sign", "verify"])
+def test_a_pipe_in_place_of_a_package_is_bad_input_and_not_waited_for(signed: Path, act: Callable[[Path], object]) -> None:
+    shutil.rmtree(signed) if signed.is_dir() else signed.unlink()
+    os.mkfifo(signed)
+    with within_seconds(5), pytest.raises(InputError, match=r"cannot be read \(it is not a regular file\)"):
+        act(signed)
+
+
+LINKS_AND_PIPES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a pipe": (os.mkfifo, "it is not a regular file"),
+    "a link to what never ends": (lambda path: path.symlink_to("/dev/zero"), "it is a link"),
+    "a link to nothing": (lambda path: path.symlink_to("nowhere"), "it is a link"),
+    "a folder": (Path.mkdir, "it is not a regular file"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), LINKS_AND_PIPES.values(), ids=LINKS_AND_PIPES)
+@pytest.mark.parametrize("beside", [envelope_path, provenance_path])
+def test_what_lies_beside_a_package_and_is_no_file_is_bad_input(
+    signed: Path, beside: Callable[[Path], Path], make: Callable[[Path], object], reason: str
+) -> None:
+    place = beside(signed)
+    place.unlink(missing_ok=True)
+    make(place)
+    for act in (lambda: sign_package(signed, KEY), lambda: verify_beside(signed, [KEY.verifying_key])):
+        with within_seconds(5), pytest.raises(InputError, match=rf"{place.name}: cannot be read \({reason}\)"):
+            act()
 
 
 def test_an_endless_envelope_is_not_read(signed: Path) -> None:

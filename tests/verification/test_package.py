@@ -423,6 +423,12 @@ DECEPTIONS: dict[str, tuple[Callable[[Files, Path], Any], str]] = {
         lambda files, _: change_golden_samples(files, lambda arrays: arrays.update(output_0=arrays["output_0"][:0])),
         "holds no golden samples: no sample has the output 'y'",
     ),
+    "outputs that are neither numbers nor texts": (
+        lambda files, _: change_golden_samples(
+            files, lambda arrays: arrays.update(output_0=np.zeros((1, 3), dtype=[("a", "f4")]))
+        ),
+        "holds no golden samples: the output 'y' is neither numbers nor texts",
+    ),
     "golden samples that are compressed": (
         lambda files, _: change_golden_samples(files, lambda _: None, compressed=True),
         f"^{MODEL}: {GOLDEN} is compressed, as golden samples never are",
