@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -32,6 +33,7 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 HANDLER_PERIOD_S = 0.5
 DEFAULT_CONFIG = Path("packhouse.yaml")
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration file, YAML or JSON.")]
+FlowRun = Callable[[], Awaitable[Any]]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -136,12 +138,12 @@ def register(
             where = f"--type = {kind}"
             raise InputError.at(where, f"is no packaging of {config or release}", f"use one of {there}, or give --config")
 
-        async def registered() -> Any:
+        def registering() -> FlowRun:
             from flows.register_release import register_release
 
-            return await register_release(record, chosen, return_state=True)
+            return partial(register_release, record, chosen, return_state=True)
 
-        message, updated = _ended(registered, verbose)
+        message, updated = _ended(registering, verbose)
         if not isinstance(updated, Release):
             raise updated if isinstance(updated, PackhouseError) else PackhouseError(message or "the run failed")
         deliveries = [item for item in updated.deliveries if item.settings in chosen]
@@ -287,12 +289,12 @@ def _run(path: Path, as_json: bool, verbose: bool) -> None:
     config = load_config(path)
     prepare(config)
 
-    async def graded_and_packed() -> Any:
+    def packaging() -> FlowRun:
         from flows.package_models import package_models
 
-        return await package_models(config, return_state=True)
+        return partial(package_models, config, return_state=True)
 
-    message, release = _ended(graded_and_packed, verbose)
+    message, release = _ended(packaging, verbose)
     if isinstance(release, PackhouseError):
         raise release
     if not isinstance(release, Release):
@@ -309,21 +311,26 @@ def _run(path: Path, as_json: bool, verbose: bool) -> None:
         raise typer.Exit(ExitCode.INCOMPLETE)
 
 
-def _ended(flow_run: Callable[[], Awaitable[Any]], verbose: bool) -> tuple[str | None, Any]:
-    """Run a flow on the Prefect API that is there, or a temporary one; return its final message and its result."""
+def _ended(load: Callable[[], FlowRun], verbose: bool) -> tuple[str | None, Any]:
+    """Run a flow on the Prefect API that is there, or a temporary one; return its final message and its result.
+
+    It is loaded before progress is shown, since Prefect sets up its logging anew with the first flow that is imported.
+    """
     _quieten_prefect(verbose)
     _end_on_signals()
     from flows.local_api import prefect_api
     from flows.progress import shown_progress
 
-    async def watched() -> tuple[str | None, Any]:
+    async def watched(flow_run: FlowRun) -> tuple[str | None, Any]:
         watch = asyncio.create_task(_keep_ending_on_signals())
         state = await flow_run()
         watch.cancel()
         return state.message, await state.aresult(raise_on_failure=False)
 
-    with prefect_api(lambda text: err.print(f"[dim]{text}[/]")), shown_progress(err):
-        return asyncio.run(watched())
+    with prefect_api(lambda text: err.print(f"[dim]{text}[/]")):
+        flow_run = load()
+        with shown_progress(err):
+            return asyncio.run(watched(flow_run))
 
 
 def _end_on_signals() -> None:
