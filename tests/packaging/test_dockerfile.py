@@ -252,7 +252,7 @@ BAD_REQUIREMENTS = {
     "a range": ("numpy>=2", r"line 1 of own.txt.*not pinned"),
     "an address": ("x @ https://example.com/x-1.0-py3-none-any.whl", "line 1"),
     "a path": ("./x.whl", "is no requirement"),
-    "an option": ("pyyaml==6.0\n--index-url https://example.com/simple", "line 2 .* is an option of pip"),
+    "an option": ("pyyaml==6.0\n--pre", "line 2 .* is an option of pip"),
     "a further file": ("-r more.txt", "is an option of pip"),
     "hashes": (f"pyyaml==6.0 --hash={DIGEST}", "has hashes; leave them out"),
     "nonsense": ("numpy = 2", "is no requirement"),
