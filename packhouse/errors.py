@@ -12,7 +12,7 @@ An error says what happened, where, and what to do about it.
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -60,11 +60,12 @@ class PackagingFailed(PackhouseError):
 
 
 class RegistrationFailed(PackhouseError):
-    """A package could not be published; `is_transient` says that trying again may help."""
+    """A package could not be published; `is_transient` says that trying again may help, `logs` has what was written there."""
 
-    def __init__(self, message: str, *, is_transient: bool = False) -> None:
-        """Keep the message, and whether the cause may pass."""
+    def __init__(self, message: str, *, is_transient: bool = False, logs: Mapping[str, str] | None = None) -> None:
+        """Keep the message, whether the cause may pass, and logs by their names."""
         self.is_transient = is_transient
+        self.logs = dict(logs or {})
         super().__init__(message)
 
 

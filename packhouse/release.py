@@ -73,10 +73,11 @@ class Registration(Record):
 
 
 class StepFailure(Record):
-    """The step that a package did not pass, and why."""
+    """The step that a package did not pass, and why; `logs` are those of what was deployed, by their names."""
 
     step: Step
     reason: str
+    logs: dict[str, str] = {}
 
 
 class Delivery(Record):

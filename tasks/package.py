@@ -156,7 +156,7 @@ def deliver_package(job: PackagingJob, packaging: Packaging, output_dir: Path) -
         try:
             delivery = delivery.model_copy(update=take(delivery))
         except PackhouseError as error:
-            delivery = delivery.model_copy(update={"failure": StepFailure(step=step, reason=str(error))})
+            delivery = delivery.model_copy(update={"failure": _failure(step, error)})
             break
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops no other package
             get_run_logger().exception("a step ended in a way that it should not")
@@ -164,6 +164,10 @@ def deliver_package(job: PackagingJob, packaging: Packaging, output_dir: Path) -
             delivery = delivery.model_copy(update={"failure": StepFailure(step=step, reason=reason)})
             break
     return (Failed if delivery.failure else Completed)(message=delivery.sentence, data=delivery)
+
+
+def _failure(step: Step, error: PackhouseError) -> StepFailure:
+    return StepFailure(step=step, reason=str(error), logs=error.logs if isinstance(error, RegistrationFailed) else {})
 
 
 async def package_all(job: PackagingJob, packagings: Sequence[Packaging], output_dir: Path) -> list[Delivery]:

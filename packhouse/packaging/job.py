@@ -1,6 +1,6 @@
 """What every packaging type is given to work with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from packhouse.evaluation.fingerprint import Fingerprint
 from packhouse.evaluation.records import Evaluation
 from packhouse.evaluation.tournament import Summary
 from packhouse.metrics import Metric
-from packhouse.pins import distribution_of, parse_runtime
+from packhouse.pins import Pin, distribution_of, parse_runtime
 from packhouse.ranking import Ranked, Ranking
 from packhouse.records import Record
 
@@ -52,6 +52,15 @@ class PackagingJob(Record):
         if pins := parse_runtime(self.accelerator(spec).runtime):
             return distribution_of(pins).name, distribution_of(pins).version
         return self.fingerprint.runtime, self.fingerprint.runtime_version
+
+    def runtime_pins(self, ranked: Ranked, extras: Sequence[str] = ()) -> tuple[Pin, ...]:
+        """Return the runtime that a place in a ranking was measured with, pinned; what was found installed has these extras."""
+        if pins := parse_runtime(self.accelerator(ranked.accelerator).runtime):
+            return pins
+        fingerprint = self.evaluation(ranked).fingerprint
+        libraries = fingerprint.libraries if fingerprint else {}
+        name, version = self.runtime_on(ranked.accelerator)
+        return (Pin(name, version, tuple(sorted(extras))), *(Pin(*each) for each in sorted(libraries.items())))
 
     def evaluation(self, ranked: Ranked) -> Evaluation:
         """Return the evaluation that a place in a ranking stands for."""

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from blocks.azureml import AzureMLWorkspace
 from blocks.register import block_types
-from packhouse.packaging.azureml.assets import BLOCK_TYPE
+from packhouse.packaging.azureml.base import BLOCK_TYPE
 
 SECRET = "planted-4711"
 ID = "11111111-1111-1111-1111-111111111111"

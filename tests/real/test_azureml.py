@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from packhouse.packaging.azureml.assets import BLOCK_TYPE
+from packhouse.packaging.azureml.base import BLOCK_TYPE
 from tests.fakes.azure import FakeAzure, why_unavailable
 from tests.jobs import write_job
 from tests.real.conftest import ROOT, Packhouse, Server

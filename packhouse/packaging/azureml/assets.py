@@ -4,51 +4,31 @@ The package is the folder of these folders. It is validated and scored as any pa
 whoever downloads it, since each has a manifest of its own.
 """
 
-import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from importlib import metadata, resources
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from packhouse.artifacts import measure
 from packhouse.errors import PackagingFailed, Problem, RegistrationFailed
-from packhouse.packaging import Packaging, PackagingJob, Workplace
+from packhouse.packaging import PackagingJob, Workplace
 from packhouse.packaging.archive import write_folder
+from packhouse.packaging.azureml.asset_folders import asset_folder, asset_of, tags_of
+from packhouse.packaging.azureml.base import AzureMLPackaging
+from packhouse.packaging.azureml.names import ASSET_NAME, asset_version
 from packhouse.packaging.azureml.registration import Asset, Kind, register_asset
-from packhouse.packaging.azureml.versions import OnConflict
 from packhouse.packaging.contents import Content, below
-from packhouse.packaging.manifest import MANIFEST_NAME, Manifest, PackagedCandidate, with_manifest
+from packhouse.packaging.manifest import MANIFEST_NAME, Manifest, PackagedCandidate
 from packhouse.packaging.mlflow import format as mlflow_format
-from packhouse.packaging.ranked_model import packed_model
-from packhouse.packaging.seal import VERIFY_NAME, sealed
+from packhouse.packaging.seal import sealed
 from packhouse.ranking import Ranked
-from packhouse.records import digest_of
-
-BLOCK_TYPE = "azureml-workspace"
-SDK = "azure-ai-ml"
-ASSET_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}")  # of Azure's OpenAPI
-# Files that Azure's SDK obeys: what they list would silently not be uploaded.
-IGNORE_FILES = (".amlignore", ".gitignore")
-MAX_TAG_LENGTH = 256
 
 
-class AzureMLAssets(Packaging):
+class AzureMLAssets(AzureMLPackaging):
     """Base of the types whose candidates become assets of an Azure ML workspace, named ``<name>_<accelerator>_<rank>``."""
 
-    workspace: str | None = Field(
-        default=f"{BLOCK_TYPE}/default",
-        description="Block of type `azureml-workspace` that the assets are registered with; null to register nowhere.",
-        examples=[f"{BLOCK_TYPE}/production"],
-    )
     version: str = Field(default="1", description="Version of each asset, or `auto` for the next one.", examples=["1", "auto"])
-    on_conflict: OnConflict = Field(
-        default="error",
-        description="What to do where the version has other content: fail, take a version that has this content, or make the "
-        "next version.",
-    )
     description: str | None = Field(default=None, description="Description of each asset.")
     export_in_mlflow_format: bool = Field(default=False, description="Make each asset an MLflow model.")
     top_k: int | None = Field(
@@ -70,24 +50,8 @@ class AzureMLAssets(Packaging):
 
     @field_validator("version", mode="before")
     @classmethod
-    def _version_may_be_a_number(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @field_validator("version")
-    @classmethod
-    def _version_is_one_of_azures(cls, value: str) -> str:
-        if not ASSET_NAME.fullmatch(value):
-            raise ValueError(f"{value!r} cannot be a version; use a number, or auto")
-        return value
-
-    @field_validator("workspace")
-    @classmethod
-    def _workspace_has_its_type(cls, value: str | None) -> str | None:
-        if value is None or value.startswith(f"{BLOCK_TYPE}/"):
-            return value
-        if "/" in value:
-            raise ValueError(f"{value!r} is no Azure ML workspace; write {BLOCK_TYPE}/<name of the block>")
-        return f"{BLOCK_TYPE}/{value}"
+    def _version_is_one_of_azures(cls, value: Any) -> Any:
+        return asset_version(value)
 
     @property
     def output_name(self) -> str:
@@ -100,11 +64,8 @@ class AzureMLAssets(Packaging):
 
     def problems(self) -> Sequence[Problem]:
         """Say whether something that is needed is not installed."""
-        found = list(mlflow_format.problems("export_in_mlflow_format")) if self.export_in_mlflow_format else []
-        if self.workspace and not _is_installed(SDK):
-            remedy = "pip install 'packhouse[azure]', or set workspace to null"
-            found.append(Problem("type", "needs Azure's SDK, which is not installed", remedy))
-        return found
+        found = mlflow_format.problems("export_in_mlflow_format") if self.export_in_mlflow_format else ()
+        return (*found, *super().problems())
 
     def plan(self) -> str:
         """Say what becomes an asset, and where."""
@@ -137,9 +98,10 @@ class AzureMLAssets(Packaging):
             name = f"{self.name}_{ranked.accelerator}_{ranked.rank}"
             if not ASSET_NAME.fullmatch(name):
                 raise PackagingFailed(f"{name!r} is too long for the name of an asset; give the package a shorter name")
-            asset, described = self._asset(job, ranked, workplace)
+            beside = mlflow_format.description(job, ranked, workplace.store) if self.export_in_mlflow_format else {}
+            asset, described = asset_folder(job, ranked, workplace.store, name, beside)
             contents |= below(name, asset)
-            packaged.append(_in_folder(described, name))
+            packaged.append(described)
         folder = workplace.scratch / self.output_name
         write_folder(folder, sealed(self.output_name, contents, tuple(packaged), job))
         return folder
@@ -178,72 +140,18 @@ class AzureMLAssets(Packaging):
             if ranked := here.get((overall.candidate, overall.accelerator)):
                 yield ranked
 
-    def _asset(self, job: PackagingJob, ranked: Ranked, workplace: Workplace) -> tuple[dict[str, Content], PackagedCandidate]:
-        """Return the files of an asset, and what its manifest says of its model."""
-        beside = {VERIFY_NAME: Content.of((resources.files("packhouse.packaging") / VERIFY_NAME).read_bytes())}
-        if self.export_in_mlflow_format:
-            beside |= mlflow_format.description(job, ranked, workplace.store)
-        contents, described = packed_model(job, ranked, workplace.store, beside=beside)
-        if ignored := next((name for name in IGNORE_FILES if name in contents), None):
-            raise PackagingFailed(
-                f"candidate {described.name!r} brings a file {ignored}, by which Azure's SDK leaves files out; remove it"
-            )
-        return with_manifest(contents, (described,)), described
-
     def _assets(self, package: Path, flow_run: str | None) -> Iterator[Asset]:
         """Yield the assets of a package, whose files are those of its manifest."""
         manifest = Manifest.model_validate_json((package / MANIFEST_NAME).read_bytes())
         for packaged in manifest.candidates:
             name = PurePosixPath(packaged.model_path).parts[0]
-            files = {
-                file.removeprefix(f"{name}/"): known for file, known in manifest.files.items() if file.startswith(f"{name}/")
-            }
-            folder = package / name
-            found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-            for file in sorted(found | files.keys()):
-                if file not in found & files.keys() or measure(folder / file).sha256 != files[file].sha256:
-                    raise RegistrationFailed(f"{name}/{file} is not what was validated; run again")
-            yield Asset(
+            yield asset_of(
+                package,
+                manifest,
+                name,
                 kind=self.kind,
                 name=name,
-                folder=folder,
-                digest=digest_of({file: known.sha256 for file, known in files.items()}),
                 description=self.description,
-                tags=_tags(packaged, flow_run),
+                tags=tags_of(packaged, flow_run),
                 settings=self.settings,
             )
-
-
-def _in_folder(described: PackagedCandidate, folder: str) -> PackagedCandidate:
-    """Return what the manifest of the package says of a model that lies in one of its folders."""
-    golden = described.golden_samples
-    return described.model_copy(
-        update={
-            "model_path": f"{folder}/{described.model_path}",
-            "settings_path": f"{folder}/{described.settings_path}",
-            "golden_samples": golden and golden.model_copy(update={"path": f"{folder}/{golden.path}"}),
-        }
-    )
-
-
-def _tags(packaged: PackagedCandidate, flow_run: str | None) -> dict[str, str]:
-    """Return what a workspace can be searched by."""
-    about = {
-        "packhouse.candidate": packaged.name,
-        "packhouse.candidate_digest": packaged.digest,
-        "packhouse.accelerator": packaged.accelerator,
-        "packhouse.rank": packaged.rank,
-        "packhouse.overall_rank": packaged.overall_rank,
-        "packhouse.decided_by": packaged.decided_by,
-        "packhouse.flow_run": flow_run,
-        **{name: repr(metric.value) for name, metric in packaged.metrics.items()},
-    }
-    return {key: str(value)[:MAX_TAG_LENGTH] for key, value in about.items() if value is not None}
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.distribution(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

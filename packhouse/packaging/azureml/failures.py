@@ -22,6 +22,7 @@ BUSY = frozenset({408, 429, 500, 502, 503, 504})
 EXPIRED = frozenset({"ExpiredAuthenticationToken", "TokenExpired", "InvalidAuthenticationToken"})
 # A blob of an upload that broke off: the SDK fails on it once more, and then overwrites it.
 LEFTOVER = "BlobAlreadyExists"
+ENDPOINTS = ("online.", "batch.", "changes.")
 # The service's words for a version whose content would change; its codes are as general as UserError.
 TAKEN = ("already exists", "already registered", "cannot be changed", "cannot be updated", "can't be modified")
 
@@ -47,24 +48,57 @@ CONFLICT = Rule(0, 0.0, "versions never change in Azure ML; raise version, or se
 NO_CREDENTIAL = Rule(
     0, 0.0, "choose another auth in the block, or set what this one looks for in the environment of the worker"
 )
+QUOTA = Rule(
+    0, 0.0, "ask for more quota of this family, or choose another instance_type, fewer instances, or delete unused deployments"
+)
+IMAGE_BUILD = Rule(
+    0,
+    0.0,
+    "the image cannot be built; check image and packages of the environment, and the build log in the workspace's storage",
+)
+CRASHED = Rule(0, 0.0, "the scoring script or its environment ended the container; its log says why")
+BAD_ARGUMENT = Rule(0, 0.0, "check deployment_config and model_package")
+SECRETS = Rule(0, 0.0, "the endpoint's identity may not read the secrets that the variables name; give it the right to")
+CANCELED = Rule(1, 60.0, "Azure canceled it; register again later", is_transient=True)
+INTERNAL = Rule(1, 30.0, "Azure failed; register again later, or choose another region or instance_type", is_transient=True)
+OTHER_CHANGE = Rule(0, 0.0, "somebody else changes it; register again when that is done", is_transient=True)
+TIMED_OUT = Rule(
+    0, 0.0, "it may go on; look at it in the workspace, register again when it is done, or raise timeout_s of the block"
+)
 OTHER = Rule(0, 0.0, "")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong, as Azure says it: exception, error code and HTTP status, where it has them."""
+    """What went wrong, as Azure says it: exception, error code and HTTP status, where it has them; and what was asked."""
 
     kind: str
     code: str | None
     status: int | None
     message: str
+    asked: str = ""
 
     @property
     def is_conflict(self) -> bool:
         """Whether the version is taken by other content, or by somebody who was faster."""
-        if self.code == LEFTOVER:
+        if self.code == LEFTOVER or self.is_of_endpoint:
             return False
         return self.status == 409 or (self.status == 400 and any(words in self.message.lower() for words in TAKEN))
+
+    @property
+    def is_of_endpoint(self) -> bool:
+        """Whether an endpoint was asked or changed, and no asset."""
+        return self.asked.startswith(ENDPOINTS)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether another change of the endpoint or deployment is not done yet."""
+        return self.is_of_endpoint and self.status == 409
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a change may go on, and only the question how far it is was not answered."""
+        return self.status == 404 or self.status in BUSY or (self.status is None and self.kind in NO_ANSWER)
 
     @property
     def rule(self) -> Rule:
@@ -90,6 +124,15 @@ class Failure:
 RULES: tuple[tuple[Callable[[Failure], bool], Rule], ...] = (
     (lambda failure: failure.code == LEFTOVER, UNFINISHED_UPLOAD),
     (lambda failure: failure.is_conflict, CONFLICT),
+    (lambda failure: failure.is_busy, OTHER_CHANGE),
+    (lambda failure: failure.code in {"OutOfQuota", "QuotaExceeded"}, QUOTA),
+    (lambda failure: failure.code == "ImageBuildFailure", IMAGE_BUILD),
+    (lambda failure: failure.code == "ResourceNotReady", CRASHED),
+    (lambda failure: failure.code in {"BadArgument", "BadRequest"} and failure.is_of_endpoint, BAD_ARGUMENT),
+    (lambda failure: failure.code == "SecretsInjectionError", SECRETS),
+    (lambda failure: failure.code == "OperationCanceled", CANCELED),
+    (lambda failure: failure.code == "InternalServerError" and failure.is_of_endpoint, INTERNAL),
+    (lambda failure: failure.kind == "TimeoutError", TIMED_OUT),
     (lambda failure: failure.kind == "CredentialUnavailableError", NO_CREDENTIAL),
     (lambda failure: failure.code in EXPIRED or failure.status == 401, EXPIRY),
     (lambda failure: failure.kind == "ClientAuthenticationError", LOG_IN),

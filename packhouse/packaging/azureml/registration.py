@@ -9,8 +9,13 @@ from packhouse.packaging.azureml.failures import AzureFailed
 from packhouse.packaging.azureml.versions import DIGEST_TAG, AssetVersion, OnConflict, choose_version
 from packhouse.packaging.azureml.workspace import AzureMLSession
 
+REGISTER = {
+    "models": "assets.register_model",
+    "data": "assets.register_data",
+    "environments": "assets.register_environment",
+}
 LOOKS = 5  # at the versions, where others take them at the same time
-Kind = Literal["models", "data"]
+Kind = Literal["models", "data", "environments"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ def register_asset(session: AzureMLSession, asset: Asset, wanted: str, on_confli
         RegistrationFailed: the version that is wanted has other content, or Azure refused.
     """
     for look in range(1, LOOKS + 1):
-        told = session.ask("versions", kind=asset.kind, name=asset.name)
+        told = session.ask("assets.versions", kind=asset.kind, name=asset.name)
         registered = [AssetVersion.of(item) for item in told]
         chosen = choose_version(asset.name, asset.digest, registered, wanted, on_conflict)
         if isinstance(chosen, AssetVersion):
@@ -47,7 +52,7 @@ def register_asset(session: AzureMLSession, asset: Asset, wanted: str, on_confli
 
 
 def _made(session: AzureMLSession, asset: Asset, version: str) -> AssetVersion:
-    do = {"models": "register_model", "data": "register_data"}[asset.kind]
+    do = REGISTER[asset.kind]
     made = AssetVersion.of(
         session.ask(
             do,

@@ -14,13 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml.failures import AzureFailed, Failure
 
-CLIENT = Path(__file__).with_name("client.py")
+CLIENT = "packhouse.packaging.azureml.client"
 POLL_S = 0.5
 STOP_TIMEOUT_S = 5.0
 # What must not be told, in whatever text Azure gives: signatures of storage addresses, tokens, keys.
@@ -62,7 +61,7 @@ class AzureMLConnection:
         """
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", str(CLIENT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+                [sys.executable, "-P", "-m", CLIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
             )
             session = AzureMLSession(self, process, log, sleep)
             try:
@@ -96,7 +95,8 @@ class AzureMLSession:
     ) -> None:
         """Use a client process whose messages go to `log`."""
         self.connection = connection
-        self._process, self._log, self._sleep = process, log, sleep
+        self.sleep = sleep
+        self._process, self._log = process, log
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """Return what the workspace answers.
@@ -108,14 +108,15 @@ class AzureMLSession:
         tried = 0
         while True:
             try:
-                return self._ask_once(do, arguments)
+                return self.ask_once(do, **arguments)
             except AzureFailed as error:
                 if tried >= error.failure.retries:
                     raise
                 tried += 1
-                self._sleep(error.failure.delay_s(tried))
+                self.sleep(error.failure.delay_s(tried))
 
-    def _ask_once(self, do: str, arguments: dict[str, Any]) -> Any:
+    def ask_once(self, do: str, **arguments: Any) -> Any:
+        """Return what the workspace answers, and try nothing again. Raises what `ask` does."""
         assert self._process.stdin
         assert self._process.stdout
         try:
@@ -138,7 +139,7 @@ class AzureMLSession:
         answer = json.loads(line)
         if "failed" in answer:
             told = {**answer["failed"], "message": self.connection.without_secrets(answer["failed"]["message"])}
-            raise AzureFailed(f"workspace {self.connection.workspace}", Failure(**told))
+            raise AzureFailed(f"workspace {self.connection.workspace}", Failure(**told, asked=do))
         return answer["ok"]
 
     def _ended(self, do: str) -> RegistrationFailed:

@@ -12,7 +12,7 @@ from packhouse.errors import PackagingFailed
 from packhouse.packaging import runtime_packages
 from packhouse.packaging.docker.base_images import BASE_IMAGES
 from packhouse.packaging.job import PackagingJob
-from packhouse.pins import Pin, distribution_of, parse_runtime
+from packhouse.pins import Pin, distribution_of
 
 SERVER_LIBRARIES = ("starlette", "uvicorn")
 COMMENT = re.compile(r"(^|\s)#.*$")
@@ -64,7 +64,7 @@ def of_best(job: PackagingJob, own: Sequence[Pin], extras: Sequence[str]) -> tup
     Raises:
         PackagingFailed: the user's own have another version of the runtime than the candidate was measured with.
     """
-    runtime = _runtime(job, extras)
+    runtime = job.runtime_pins(job.best, extras)
     measured = distribution_of(runtime)
     for pin in own:
         same = next((other for other in runtime if other.name == pin.name), None)
@@ -88,16 +88,6 @@ def depends_on(own: Sequence[Pin]) -> dict[str, Any]:
 
 def _server() -> Iterator[Pin]:
     return (Pin(name, metadata.version(name)) for name in SERVER_LIBRARIES)
-
-
-def _runtime(job: PackagingJob, extras: Sequence[str]) -> tuple[Pin, ...]:
-    """Return the pins of the accelerator's runtime, or what was found in Packhouse's environment."""
-    if pins := parse_runtime(job.accelerator(job.best.accelerator).runtime):
-        return pins
-    evaluation = job.evaluation(job.best)
-    libraries = evaluation.fingerprint.libraries if evaluation.fingerprint else {}
-    name, version = job.runtime_on(job.best.accelerator)
-    return (Pin(name, version, tuple(sorted(extras))), *(Pin(*each) for each in sorted(libraries.items())))
 
 
 def _in_order(*groups: Iterable[Pin]) -> list[Pin]:

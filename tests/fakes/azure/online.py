@@ -14,6 +14,9 @@ from tests.fakes.azure.resources import Call, Handler
 CONTAINER_TIMEOUT_S = 60
 TOKEN_LIFETIME_S = 3600
 DEPLOYMENT_HEADER = "azureml-model-deployment"
+# What reaches the container, and comes back; those of binary tensor data have to, or Triton could not be deployed.
+THERE = {"content-type", "accept", "x-request-id", "inference-header-content-length"}
+BACK = {"content-type", "inference-header-content-length"}
 
 
 class OnlineEndpoints(Endpoints):
@@ -58,7 +61,7 @@ class OnlineEndpoints(Endpoints):
             return Response(
                 424, {"error": {"code": "ModelNotReady", "message": f"{deployment.name} has no running container."}}
             )
-        headers = {key: value for key, value in request.headers.items() if key in {"content-type", "accept", "x-request-id"}}
+        headers = {key: value for key, value in request.headers.items() if key in THERE}
         with requests.Session() as session:
             session.trust_env = False
             answer = session.request(
@@ -68,7 +71,7 @@ class OnlineEndpoints(Endpoints):
                 headers=headers,
                 timeout=CONTAINER_TIMEOUT_S,
             )
-        kept = {key: value for key, value in answer.headers.items() if key.lower() == "content-type" or key.startswith("x-ms-")}
+        kept = {key: value for key, value in answer.headers.items() if key.lower() in BACK or key.startswith("x-ms-")}
         return Response(answer.status_code, headers={**kept, DEPLOYMENT_HEADER: deployment.name}, content=answer.content)
 
     def _by_traffic(self, endpoint: Endpoint) -> str | None:

@@ -13,7 +13,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .messages import JSON_LENGTH, Wanted, read_request, write_answer
+from .inference import answer
+from .messages import JSON_LENGTH
 from .model import Model
 from .tensors import BadRequest
 
@@ -51,8 +52,8 @@ def make_app(
         if limiter.statistics().tasks_waiting >= max_waiting:
             raise BadRequest("too many requests wait already; try again later", status=503)
         body = await _body(request, max_body_bytes)
-        answer = partial(_answer, model, body, request.headers.get(JSON_LENGTH))
-        content, headers = await to_thread.run_sync(answer, limiter=limiter)
+        infer_one = partial(answer, model, body, request.headers.get(JSON_LENGTH))
+        content, headers = await to_thread.run_sync(infer_one, limiter=limiter)
         return Response(content, headers=headers)
 
     named = "/v2/models/{name}"
@@ -68,17 +69,6 @@ def make_app(
         routes=routes,
         exception_handlers={BadRequest: _refused, HTTPException: _failed, Exception: _broken},
     )
-
-
-def _answer(model: Model, body: bytes, json_length: str | None) -> tuple[bytes, dict[str, str]]:
-    """Read a request, infer, and write the answer."""
-    request = read_request(body, json_length)
-    model.check_feed(request.feed)
-    outputs = request.outputs or tuple(Wanted(name, request.as_bytes) for name in model.outputs)
-    names = [output.name for output in outputs]
-    if unknown := [name for name in names if name not in model.outputs]:
-        raise BadRequest(f"there is no output {unknown[0]!r}; there are {', '.join(map(repr, model.outputs))}")
-    return write_answer(model.name, model.version, request, names, model.infer(request.feed, names))
 
 
 def _require(model: Model, request: HttpRequest) -> None:

@@ -59,11 +59,15 @@ def read_request(body: bytes, json_length: str | None) -> Request:
     return Request(feed, outputs, None if given is None else str(given), as_bytes)
 
 
-def write_request(feed: Mapping[str, Array], outputs: Sequence[str]) -> tuple[bytes, dict[str, str]]:
-    """Return body and headers of a request for these outputs, with all data as bytes."""
-    tensors = [encode(name, array, as_bytes=True) for name, array in feed.items()]
+def write_request(feed: Mapping[str, Array], outputs: Sequence[str], *, as_bytes: bool = True) -> tuple[bytes, dict[str, str]]:
+    """Return body and headers of a request for these outputs, with all data as bytes, or all in the JSON.
+
+    Raises:
+        ValueError: JSON cannot hold one of the values, NaN or an infinity.
+    """
+    tensors = [encode(name, array, as_bytes=as_bytes) for name, array in feed.items()]
     document = {
-        "parameters": {"binary_data_output": True},
+        "parameters": {"binary_data_output": as_bytes},
         "inputs": [described for described, _ in tensors],
         "outputs": [{"name": name} for name in outputs],
     }

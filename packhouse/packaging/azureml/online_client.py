@@ -1,0 +1,78 @@
+"""Asking a deployment of an online endpoint."""
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packhouse.errors import VerificationFailed
+from packhouse.evaluation.data import Array
+from packhouse.packaging.azureml.failures import AzureFailed
+from packhouse.packaging.azureml.workspace import AzureMLSession
+from packhouse.packaging.docker.inference_server.messages import JSON_LENGTH, read_answer, write_request
+from packhouse.packaging.docker.inference_server.tensors import BadRequest
+from packhouse.packaging.job import PackagingJob
+from packhouse.packaging.manifest import PackagedCandidate
+from packhouse.verification.served import ServedModel
+
+MAX_JSON_BYTES = 1_500_000  # of a request to a managed online endpoint
+
+
+@dataclass(frozen=True)
+class OnlineClient:
+    """What asks a deployment of an online endpoint; without a deployment, the one that the traffic leads to.
+
+    A single sample is sent by `invoke` of the SDK, as anybody would. More are sent to the address, which is looked up once: as
+    JSON too, or as bytes where that is too large for an endpoint or cannot hold the values.
+    """
+
+    session: AzureMLSession
+    endpoint: str
+    deployment: str | None
+    scratch: Path
+
+    def infer(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Return these outputs for the feed. Raises VerificationFailed."""
+        try:
+            return self._infer(feed, outputs)
+        except AzureFailed as error:
+            raise VerificationFailed(str(error)) from error
+        except BadRequest as error:
+            raise VerificationFailed(
+                f"it answers with something else than the Open Inference Protocol v2 ({error}) → if your scoring script has a "
+                "format of its own, give smoke_test.payload"
+            ) from error
+
+    def placement(self) -> None:
+        """Where nodes run is not told; a model does not start where they do not run as they should."""
+        return
+
+    def _infer(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        body, headers = _request(feed, outputs)
+        is_single = all(len(array) == 1 for array in feed.values() if array.ndim)
+        if self.deployment and is_single and JSON_LENGTH not in headers:
+            request = json.loads(body)
+            told = self.session.ask("online.invoke", endpoint=self.endpoint, deployment=self.deployment, request=request)
+            return read_answer(told.encode(), None)
+        path, answer = self.scratch / "request", self.scratch / "answer"
+        path.write_bytes(body)
+        files = {"path": str(path), "answer_path": str(answer)}
+        told = self.session.ask("online.post", endpoint=self.endpoint, deployment=self.deployment, headers=headers, **files)
+        return read_answer(answer.read_bytes(), told.get(JSON_LENGTH.lower()))
+
+
+def _request(feed: Mapping[str, Array], outputs: Sequence[str]) -> tuple[bytes, dict[str, str]]:
+    """Return a request as JSON, or as bytes where that cannot be."""
+    if sum(array.nbytes for array in feed.values()) <= MAX_JSON_BYTES:
+        with contextlib.suppress(ValueError):  # not finite
+            body, headers = write_request(feed, outputs, as_bytes=False)
+            if len(body) <= MAX_JSON_BYTES:
+                return body, headers
+    return write_request(feed, outputs)
+
+
+def online_model(packaged: PackagedCandidate, job: PackagingJob, client: OnlineClient) -> ServedModel:
+    """Return the model of a deployment, to be run by asking it."""
+    where = f"the deployment {client.deployment} of the online endpoint {client.endpoint}"
+    return ServedModel(packaged, where, client, job.candidate(packaged.digest))

@@ -1,0 +1,175 @@
+"""A deployment rolled out: made without traffic, asked, and given traffic; or undone."""
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packhouse.errors import RegistrationFailed
+from packhouse.packaging.azureml.batch_jobs import prepared_model, run_job
+from packhouse.packaging.azureml.deployment_parts import DeploymentParts
+from packhouse.packaging.azureml.endpoints import (
+    FAILED,
+    SETTLED,
+    SUCCEEDED,
+    Endpoint,
+    RemoteEndpoint,
+    StillGoingOn,
+    name_of_deployment,
+    traffic_steps,
+)
+from packhouse.packaging.azureml.online_client import OnlineClient, online_model
+from packhouse.packaging.azureml.smoke import require_an_answer, require_answers
+from packhouse.packaging.azureml.undo import Undo
+from packhouse.packaging.azureml.workspace import AzureMLConnection, AzureMLSession
+from packhouse.packaging.job import PackagingJob, Workplace
+
+if TYPE_CHECKING:
+    from packhouse.packaging.azureml.deployment import AzureMLDeployment
+
+logger = logging.getLogger(__name__)
+
+
+def roll_out(
+    packaging: "AzureMLDeployment", package: Path, job: PackagingJob, workplace: Workplace, connection: AzureMLConnection
+) -> tuple[str, ...]:
+    """Deploy a package, and return the identities of deployment and model version, and the address of the endpoint.
+
+    What is done already stays. What fails is undone as far as this made it, versions of assets apart, which Azure ML keeps.
+
+    Raises:
+        RegistrationFailed: with the logs of the deployment where it has some.
+    """
+    parts = DeploymentParts(packaging, package, workplace.flow_run)
+    undo = Undo(connection, "online" if packaging.is_online else "batch", packaging.deployment_config.endpoint_name)
+    with connection.session() as session:
+        try:
+            return Rollout(packaging, job, workplace, session, undo).deploy(parts)
+        except StillGoingOn:
+            raise
+        except RegistrationFailed as error:
+            raise undo.undone(error) from error
+
+
+class Rollout:
+    """One deployment on its way. `undo` is told what was made."""
+
+    def __init__(
+        self, packaging: "AzureMLDeployment", job: PackagingJob, workplace: Workplace, session: AzureMLSession, undo: Undo
+    ) -> None:
+        """Use a session."""
+        self._packaging, self._job, self._workplace, self._session, self._undo = packaging, job, workplace, session, undo
+        self._endpoint = RemoteEndpoint(session, undo.kind, undo.endpoint)
+
+    def deploy(self, parts: DeploymentParts) -> tuple[str, ...]:
+        """Do all of it. Raises RegistrationFailed."""
+        parts.require_what_it_names(self._session)
+        endpoint = self._usable_endpoint()
+        name = name_of_deployment(endpoint, self._packaging.deployment_config.deployment_name, parts.digest)
+        model = parts.registered_model(self._session)
+        existing = endpoint.deployment(name)
+        if existing and existing.state not in SETTLED:
+            self._endpoint.settle(f"waiting for {name} of {endpoint.name}", name)
+        elif existing is None or existing.state != SUCCEEDED:
+            entity = parts.entity(self._session, model)
+            self._undo.deployment = name if existing is None else None
+            self._endpoint.change("deploy", f"deploying {name} to {endpoint.name}", name=name, **entity)
+        if not self._has_passed(endpoint, name):
+            self._ask(parts, name)
+        self._route(parts, name)
+        return (f"{endpoint.id}/deployments/{name}", model.id, endpoint.address)
+
+    def _usable_endpoint(self) -> Endpoint:
+        """Return the endpoint, which is made where it is missing, or made anew where it failed and that is wanted."""
+        endpoint, name = self._endpoint.find(), self._endpoint.name
+        if endpoint and endpoint.state != FAILED:
+            return endpoint
+        if endpoint is None:
+            self._undo.made_endpoint = True
+            self._endpoint.change("create", f"making the {self._endpoint.kind} endpoint {name}", tags={"packhouse": "made"})
+        elif self._packaging.failed_endpoint == "repair":
+            self._endpoint.change("repair", f"repairing the endpoint {name}")
+        else:
+            remedy = "set failed_endpoint to repair, to make it anew as it is, or delete it"
+            raise RegistrationFailed(f"the {self._endpoint.kind} endpoint {name} is in the state {FAILED} → {remedy}")
+        if (made := self._endpoint.find()) is None or made.state == FAILED:
+            raise RegistrationFailed(f"the endpoint {name} is not there after it was made → register again")
+        return made
+
+    def _has_passed(self, endpoint: Endpoint, name: str) -> bool:
+        """Whether a deployment of this content need not be asked: it has the traffic that it only gets when it was."""
+        traffic = self._packaging.traffic
+        has_its_traffic = traffic != "none" and not traffic_steps(endpoint.traffic, name, traffic)
+        return self._packaging.smoke_test is None or (name in endpoint.traffic and has_its_traffic)
+
+    def _ask(self, parts: DeploymentParts, name: str) -> None:
+        """Ask the deployment, as smoke_test says. Raises RegistrationFailed where it does not answer as it should."""
+        test, store = self._packaging.smoke_test, self._workplace.store
+        assert test
+        logger.info("asking %s of %s", name, self._endpoint.name)
+        with self._scratch() as scratch:
+            run = partial(run_job, self._session, self._endpoint.name, name)
+            if test.payload and self._packaging.is_online:
+                request = json.loads(test.payload.read_bytes())
+                self._session.ask("online.invoke", endpoint=self._endpoint.name, deployment=name, request=request)
+            elif test.payload:
+                requests = scratch / "requests"
+                requests.mkdir()
+                shutil.copyfile(test.payload, requests / test.payload.name)
+                run(requests, scratch / "answers")
+            elif self._packaging.is_online:
+                client = OnlineClient(self._session, self._endpoint.name, name, scratch)
+                require_answers(online_model(parts.packaged, self._job, client), self._job, store, scores=test.scores)
+            else:
+                model = prepared_model(parts.packaged, self._job, store, run, scratch, scores=test.scores)
+                require_answers(model, self._job, store, scores=test.scores)
+
+    def _route(self, parts: DeploymentParts, name: str) -> None:
+        """Give the deployment its traffic step by step, and delete those that had it before, if they are not to be kept."""
+        before = now = self._traffic()
+        for number, wanted in enumerate(traffic_steps(now, name, self._packaging.traffic)):
+            if number:
+                self._session.sleep(self._packaging.step_interval_s)
+            if (found := self._traffic()) != now:
+                changed = f"from {dict(now)} to {dict(found)}"
+                raise RegistrationFailed(
+                    f"somebody else changed the traffic of {self._endpoint.name} {changed} → register again"
+                )
+            self._undo.traffic = (before, wanted)
+            what = f"giving {name} {wanted[name]} % of the traffic of {self._endpoint.name}"
+            self._endpoint.change("route", what, traffic=wanted)
+            now = wanted
+            self._ask_by_traffic(parts, has_all=now == {name: 100})
+        self._undo.forget()  # from here on, nothing is half done
+        if self._packaging.old_deployments == "delete" and now == {name: 100}:
+            for old in sorted(before.keys() - {name}):
+                what = f"deleting {old} of {self._endpoint.name}, which had traffic before"
+                self._endpoint.change("delete_deployment", what, deployment=old)
+
+    def _traffic(self) -> Mapping[str, int]:
+        endpoint = self._endpoint.find()
+        if endpoint is None:
+            raise RegistrationFailed(f"somebody else deleted the endpoint {self._endpoint.name} → register again")
+        return {name: percent for name, percent in endpoint.traffic.items() if percent}
+
+    def _ask_by_traffic(self, parts: DeploymentParts, *, has_all: bool) -> None:
+        """Ask an online endpoint as its users do; any deployment with traffic may answer, so answers count if one has all."""
+        test, store = self._packaging.smoke_test, self._workplace.store
+        if test is None or test.payload or not self._packaging.is_online:
+            return
+        with self._scratch() as scratch:
+            model = online_model(parts.packaged, self._job, OnlineClient(self._session, self._endpoint.name, None, scratch))
+            if has_all:
+                require_answers(model, self._job, store, scores=False)
+            else:
+                require_an_answer(model, self._job, store)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="smoke-", dir=self._workplace.scratch) as scratch:
+            yield Path(scratch)
