@@ -1,22 +1,16 @@
 """The fake Azure, driven by nothing but the unmodified SDK."""
 
 import json
-import logging
-import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-import onnx
 import pytest
 import requests
 
 from tests.fakes.azure import (
     FakeAzure,
-    Request,
     ServiceError,
     accept,
     container_crash,
@@ -24,7 +18,7 @@ from tests.fakes.azure import (
     out_of_quota,
     why_unavailable,
 )
-from tests.fakes.azure.contract import Contract
+from tests.fakes.sdk import make_client, make_environment, make_model, tripling_model, write_folder
 
 pytestmark = [
     pytest.mark.real,
@@ -46,78 +40,13 @@ def run(data):
     print("scored", x.shape)
     return {"y": session.run(None, {"x": x})[0].tolist()}
 """
-CONDA = {
-    "name": "serving",
-    "dependencies": ["python=3.11", "pip", {"pip": ["azureml-inference-server-http", "onnxruntime", "numpy"]}],
-}
 FILES = {"model.onnx": b"\x08\x07onnx" * 500, "inference_config.json": b"{}"}
-
-
-@pytest.fixture(scope="module")
-def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeAzure]:
-    """A fake that this process takes for Azure."""
-    with FakeAzure(tmp_path_factory.mktemp("azure")) as azure, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")
-        for name, value in azure.environment.items():
-            patch.setenv(name, value)
-        logging.getLogger("azure").setLevel(logging.ERROR)
-        yield azure
-        if path := os.environ.get("PACKHOUSE_RECORD_AZURE"):
-            Path(path).write_text(recording(azure.requests), encoding="utf-8")
-        assert azure.violations == []
-
-
-@pytest.fixture(scope="module")
-def client(azure: FakeAzure) -> Any:
-    """The SDK's client, signed in as the service principal."""
-    return make_client(azure)
 
 
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
     """A folder as it is registered as a model."""
     return write_folder(tmp_path / "model", FILES)
-
-
-def recording(seen: list[Request]) -> str:
-    """The requests to the Resource Manager that keep to the contract, once each, for the tests of the contract."""
-    contract = Contract()
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
-    for request in seen:
-        operation = contract.find(request.method, request.path, request.query.get("api-version", ""))
-        if operation is not None and not contract.problems(request.method, request.path, request.query, request.body):
-            key = (operation.id, operation.api_version, json.dumps(shape(request.body)))
-            entry = {"method": request.method, "path": request.path, "query": request.query, "body": request.body}
-            found.setdefault(key, entry)
-    return json.dumps([found[key] for key in sorted(found)], indent=1) + "\n"
-
-
-def shape(value: Any) -> Any:
-    """What a body looks like, without its values."""
-    if isinstance(value, dict):
-        return {key: shape(item) for key, item in sorted(value.items())}
-    return type(value).__name__
-
-
-def make_client(azure: FakeAzure, workspace: str | None = None, **settings: Any) -> Any:
-    from azure.ai.ml import MLClient
-    from azure.identity import DefaultAzureCredential
-
-    credential = DefaultAzureCredential()
-    return MLClient(credential, azure.subscription_id, azure.resource_group, workspace or azure.workspace, **settings)
-
-
-def write_folder(folder: Path, files: dict[str, bytes]) -> Path:
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def make_model(path: Path, name: str, version: str | None = "1", **others: Any) -> Any:
-    from azure.ai.ml.entities import Model
-
-    return Model(name=name, version=version, path=path, **others)
 
 
 def test_registered_model_is_in_blob_storage_byte_for_byte(
@@ -326,33 +255,6 @@ def test_endpoint_that_failed_takes_no_deployments_until_it_is_put_again(azure: 
     assert client.online_endpoints.get("sloe").provisioning_state == "Succeeded"
 
 
-def test_batch_deployment_accepts_a_job(azure: FakeAzure, client: Any, tmp_path: Path) -> None:
-    from azure.ai.ml import Input
-    from azure.ai.ml.entities import BatchEndpoint, CodeConfiguration, ModelBatchDeployment
-
-    client.batch_endpoints.begin_create_or_update(BatchEndpoint(name="harvest")).result()
-    tripling = write_folder(tmp_path / "tripling", {"model.onnx": tripling_model()})
-    deployment = ModelBatchDeployment(
-        name="nightly",
-        endpoint_name="harvest",
-        model=client.models.create_or_update(make_model(tripling, "tripling")).id,
-        environment=client.environments.create_or_update(make_environment("serving")).id,
-        code_configuration=CodeConfiguration(
-            code=str(write_folder(tmp_path / "code", {"score.py": SCORE.encode()})), scoring_script="score.py"
-        ),
-        compute="cpu-cluster",
-    )
-    client.batch_deployments.begin_create_or_update(deployment).result()
-    endpoint = client.batch_endpoints.get("harvest")
-    endpoint.defaults.deployment_name = "nightly"
-    client.batch_endpoints.begin_create_or_update(endpoint).result()
-    assert azure.batch_endpoints["harvest"].deployments["nightly"].state == "Succeeded"
-    data = Input(type="uri_folder", path="https://example.org/data/")
-    # Named, because the SDK keeps the deployment of its last call, to whichever endpoint, in a header that all calls share.
-    job = client.batch_endpoints.invoke("harvest", deployment_name="nightly", input=data)
-    assert azure.batch_jobs[job.name]["properties"]["deploymentName"] == "nightly"
-
-
 def test_faults_are_met_and_then_over(azure: FakeAzure, client: Any, model_folder: Path) -> None:
     from azure.core.exceptions import HttpResponseError, ServiceRequestError
 
@@ -438,12 +340,6 @@ def test_everything_secret_is_known(azure: FakeAzure, client: Any, model_folder:
     assert signatures <= azure.secrets
 
 
-def make_environment(name: str, image: str = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:20250101.v1") -> Any:
-    from azure.ai.ml.entities import Environment
-
-    return Environment(name=name, version="1", image=image, conda_file=CONDA)
-
-
 def make_endpoint(client: Any, name: str) -> None:
     from azure.ai.ml.entities import ManagedOnlineEndpoint
 
@@ -480,12 +376,3 @@ def make_deployment(client: Any, endpoint: str, name: str, folder: Path, score: 
         instance_type="Standard_DS3_v2",
         instance_count=1,
     )
-
-
-def tripling_model() -> bytes:
-    node = onnx.helper.make_node("Mul", ["x", "three"], ["y"])
-    three = onnx.numpy_helper.from_array(np.array(3, dtype=np.float32), "three")
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 2]) for name in "xy"]
-    graph = onnx.helper.make_graph([node], "tripling", ends[:1], ends[1:], [three])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
-    return model.SerializeToString()

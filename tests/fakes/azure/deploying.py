@@ -3,31 +3,23 @@
 Each is a function of the deployment that returns when it runs and raises what went wrong.
 """
 
-import fcntl
-import hashlib
-import shutil
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import requests
-import uv
-import yaml
 
 from tests.fakes.azure.assets import Assets
-from tests.fakes.azure.azurite import cache_folder
 from tests.fakes.azure.datastores import Datastores
 from tests.fakes.azure.endpoints import Deployment
+from tests.fakes.azure.images import Images, requirements
 from tests.fakes.azure.messages import ServiceError
 from tests.fakes.azure.packages import ModelPackages
 
-INSTALL_TIMEOUT_S = 600
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 20
 POLL_S = 0.1
@@ -67,7 +59,7 @@ class Serve:
     """Fetch code and model from blob storage and serve them with Microsoft's inference server, in an own environment."""
 
     folder: Path
-    outside: Mapping[str, str]
+    images: Images
     datastores: Datastores
     models: Assets
     environments: Assets
@@ -89,7 +81,7 @@ class Serve:
         if not script.is_file():
             deployment.logs["InferenceServer"] = f"{code['scoringScript']}: no such file\n"
             raise ServiceError(400, "ResourceNotReady", CRASHED)
-        python = self._build(environment)
+        python = self.images.build(_requirements(environment.get("condaFile")))
         self._start(deployment, python, script, variables, place / "server.log")
 
     def _parts(self, properties: Mapping[str, Any]) -> tuple[str | None, Mapping[str, str] | None, str | None]:
@@ -106,28 +98,6 @@ class Serve:
         deployment.logs["StorageInitializer"] = f"{asset} downloaded to {found.name}\n"
         return folder
 
-    def _build(self, environment: Mapping[str, Any]) -> Path:
-        """Return the Python of an environment with what the conda file lists; made once and kept."""
-        wanted = _requirements(environment.get("condaFile"))
-        digest = hashlib.sha256("\n".join([sys.version, *sorted(wanted)]).encode()).hexdigest()[:16]
-        folder = cache_folder(self.outside) / f"serving-{digest}"
-        python = folder / "bin" / "python"
-        with _locked(folder.with_suffix(".lock")):
-            if not (folder / ".complete").exists():
-                shutil.rmtree(folder, ignore_errors=True)
-                self._uv("venv", "--quiet", "--python", sys.executable, str(folder))
-                self._uv("pip", "install", "--quiet", "--python", str(python), *wanted)
-                (folder / ".complete").touch()
-        return python
-
-    def _uv(self, *arguments: str) -> None:
-        command = [uv.find_uv_bin(), *arguments]
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, env=dict(self.outside)
-        )
-        if done.returncode:
-            raise ServiceError(400, "ImageBuildFailure", f"Image build failed: {done.stderr[-1000:]}")
-
     def _start(self, deployment: Deployment, python: Path, script: Path, variables: Mapping[str, str], log: Path) -> None:
         port = _free_port()
         command = [
@@ -139,11 +109,10 @@ class Serve:
             "--port",
             str(port),
         ]
-        kept = {name: self.outside[name] for name in ("PATH", "HOME", "LANG") if name in self.outside}
         with log.open("w") as stream:
             process = subprocess.Popen(
                 command,
-                env={**kept, "PYTHONUNBUFFERED": "1", **variables},
+                env={**self.images.variables(), **variables},
                 cwd=script.parent,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -167,27 +136,14 @@ class Serve:
         deployment.url = url
 
 
-def _requirements(conda_file: str | None) -> tuple[str, ...]:
-    """Return what pip is to install; packages that only conda has make the build fail here."""
+def _requirements(conda_file: str | None) -> Sequence[str]:
+    """Return what pip is to install for an online deployment."""
     if conda_file is None:
         return OF_THE_IMAGE
-    wanted: list[str] = []
-    for entry in yaml.safe_load(conda_file).get("dependencies", ()):
-        if isinstance(entry, Mapping):
-            wanted += entry["pip"]
-        elif not str(entry).startswith(("python", "pip")):
-            raise ServiceError(400, "ImageBuildFailure", f"Image build failed: this fake installs with pip only, not {entry}.")
+    wanted = requirements(conda_file)
     if not any(requirement.startswith(SERVER) for requirement in wanted):
         raise ServiceError(400, "ResourceNotReady", f"{CRASHED} The conda file lists none of {', '.join(SERVER)}.")
-    return tuple(wanted)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return wanted
 
 
 def _free_port() -> int:

@@ -21,6 +21,8 @@ from tests.fakes.azure.endpoints import LOCATION, SCORING_DOMAIN, Deployment, En
 from tests.fakes.azure.faults import Fault, Faults
 from tests.fakes.azure.identity import HOST as IDENTITY_HOST
 from tests.fakes.azure.identity import Identity
+from tests.fakes.azure.images import Images
+from tests.fakes.azure.jobs import Job, Jobs
 from tests.fakes.azure.long_running import LongRunningOperations
 from tests.fakes.azure.messages import Request, Response, ServiceError
 from tests.fakes.azure.online import OnlineEndpoints
@@ -29,6 +31,9 @@ from tests.fakes.azure.proxy import Proxy
 from tests.fakes.azure.resource_manager import HOST as MANAGEMENT_HOST
 from tests.fakes.azure.resource_manager import ResourceManager
 from tests.fakes.azure.resources import Call, resource
+from tests.fakes.azure.run_history import HOST as HISTORY_HOST
+from tests.fakes.azure.run_history import RunHistory
+from tests.fakes.azure.scoring import Scoring
 
 ACCOUNT = "packhousefake"
 JOIN_TIMEOUT_S = 30
@@ -47,6 +52,8 @@ class FakeAzure:
         self.resource_group = "packhouse-tests"
         self.workspace = "orchard"
         self.requests: list[Request] = []
+        # Everything that broke the official contract, a sentence each.
+        self.violations: list[str] = []
         self.faults = Faults()
         self.identity = Identity()
 
@@ -58,9 +65,7 @@ class FakeAzure:
         self._blob_session.trust_env = False
         self._assets = {
             "models": assets.models(),
-            "data": assets.data(
-                f"subscriptions/{self.subscription_id}/resourcegroups/{self.resource_group}/workspaces/{self.workspace}"
-            ),
+            "data": assets.data(self._address),
             "environments": assets.environments(),
             "codes": assets.codes(),
         }
@@ -69,9 +74,10 @@ class FakeAzure:
             f"/Microsoft.MachineLearningServices/locations/{LOCATION}"
         )
         self._packages = ModelPackages(self._long_running, self._assets["environments"])
+        images = Images(self._outside)
         self.serve = Serve(
             self._folder / "containers",
-            self._outside,
+            images,
             self._datastores,
             self._assets["models"],
             self._assets["environments"],
@@ -80,15 +86,41 @@ class FakeAzure:
         )
         self.on_deploy: Callable[[Deployment], None] = self.serve
         self._online = OnlineEndpoints(self._long_running, self._deploy)
-        self._batch = BatchEndpoints(self._long_running, lambda _deployment: None)
+        self.score = Scoring(
+            self._folder / "jobs",
+            images,
+            self._datastores,
+            self._assets["models"],
+            self._assets["environments"],
+            self._assets["codes"],
+            self._assets["data"],
+        )
+        self.on_batch_deploy: Callable[[Deployment], None] = self.score.check
+        self._jobs = Jobs(self._long_running, self.score)
+        self._history = RunHistory(self._workspace_path, self.identity, self._jobs, self._datastores)
+        self._batch = BatchEndpoints(
+            self._long_running,
+            self._deploy_batch,
+            self._address,
+            self.identity,
+            self._jobs,
+            self.violations,
+        )
         self._manager = ResourceManager(
-            self.subscription_id, self.resource_group, self.workspace, self.identity, self._long_running, self._handlers()
+            self.subscription_id,
+            self.resource_group,
+            self.workspace,
+            self.identity,
+            self._long_running,
+            self._handlers(),
+            violations=self.violations,
         )
         self._proxy = Proxy(self._authority, self._answer)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._proxy.stop()
+        self._jobs.stop(JOIN_TIMEOUT_S)
         self._long_running.join(JOIN_TIMEOUT_S)
         self._online.stop()
         self._blob_session.close()
@@ -135,11 +167,6 @@ class FakeAzure:
         return {**kept, **endpoint, "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential"}
 
     @property
-    def violations(self) -> list[str]:
-        """Everything that broke the official contract, a sentence each."""
-        return self._manager.violations
-
-    @property
     def tunnelled(self) -> set[str]:
         """The hosts that were reached through the proxy and are not Azure's."""
         return self._proxy.tunnelled
@@ -181,9 +208,9 @@ class FakeAzure:
         return self._batch.endpoints
 
     @property
-    def batch_jobs(self) -> dict[str, dict[str, Any]]:
-        """The jobs that batch endpoints accepted, by name."""
-        return self._batch.jobs
+    def batch_jobs(self) -> dict[str, Job]:
+        """The jobs of batch endpoints, by name."""
+        return self._jobs.jobs
 
     def on_endpoint(self, action: Callable[[Endpoint], None]) -> None:
         """Run `action` whenever an online endpoint is made or changed; what it raises leaves the endpoint in state Failed."""
@@ -231,22 +258,30 @@ class FakeAzure:
         group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
         return f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{self.workspace}"
 
+    @property
+    def _address(self) -> str:
+        """What leads to the workspace in long addresses of blobs."""
+        return f"subscriptions/{self.subscription_id}/resourcegroups/{self.resource_group}/workspaces/{self.workspace}"
+
     def _handlers(self) -> dict[str, Any]:
         handlers = {"Workspaces_Get": self._get_workspace, **self._datastores.operations(), **self._packages.operations()}
         for kind in self._assets.values():
             handlers |= kind.operations()
-        handlers |= {**self._online.operations(), **self._batch.operations()}
+        handlers |= {**self._online.operations(), **self._batch.operations(), **self._jobs.operations()}
         return handlers
 
     def _deploy(self, deployment: Deployment) -> None:
         self.on_deploy(deployment)
 
+    def _deploy_batch(self, deployment: Deployment) -> None:
+        self.on_batch_deploy(deployment)
+
     def _get_workspace(self, call: Call) -> Response:
         properties = {
             "workspaceId": str(uuid.uuid5(uuid.NAMESPACE_URL, self._workspace_path)),
             "friendlyName": self.workspace,
-            "discoveryUrl": f"https://{LOCATION}.api.azureml.ms/discovery",
-            "mlFlowTrackingUri": f"azureml://{LOCATION}.api.azureml.ms/mlflow/v1.0{self._workspace_path}",
+            "discoveryUrl": f"https://{HISTORY_HOST}/discovery",
+            "mlFlowTrackingUri": f"azureml://{HISTORY_HOST}/mlflow/v1.0{self._workspace_path}",
             "provisioningState": "Succeeded",
         }
         return Response(200, resource(call.path, properties, location=LOCATION, identity={"type": "SystemAssigned"}, tags={}))
@@ -261,7 +296,10 @@ class FakeAzure:
         if fault is not None:
             response = ServiceError(fault.status, fault.code, fault.message).response()
             if fault.retry_after is not None:
-                response.headers["Retry-After"] = f"{fault.retry_after:g}"
+                # As in Azure, Retry-After has whole seconds; the SDK's own reader of it fails on others.
+                whole = fault.retry_after == int(fault.retry_after)
+                name, unit = ("Retry-After", 1) if whole else ("Retry-After-Ms", 1000)
+                response.headers[name] = str(int(fault.retry_after * unit))
         else:
             try:
                 response = self._route(request)
@@ -272,16 +310,17 @@ class FakeAzure:
         return response
 
     def _route(self, request: Request) -> Response:
-        if request.host == MANAGEMENT_HOST:
-            return self._manager.answer(request)
-        if request.host == IDENTITY_HOST:
-            return self.identity.answer(request)
+        services: dict[str, Callable[[Request], Response]] = {
+            MANAGEMENT_HOST: self._manager.answer,
+            HISTORY_HOST: self._history.answer,
+            IDENTITY_HOST: self.identity.answer,
+            self._datastores.host: self._forward_to_blobs,
+            "127.0.0.1": self.identity.answer_machine,
+        }
         if request.host.endswith(SCORING_DOMAIN):
             return self._score(request)
-        if request.host == self._datastores.host:
-            return self._forward_to_blobs(request)
-        if request.host == "127.0.0.1":
-            return self.identity.answer_machine(request)
+        if request.host in services:
+            return services[request.host](request)
         return Response(502, {"error": {"code": "NoSuchHost", "message": f"The fake is not {request.host}."}})
 
     def _score(self, request: Request) -> Response:

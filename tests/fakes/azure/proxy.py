@@ -113,7 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _write(self, response: Response) -> None:
         payload = response.payload()
-        headers = {"Content-Type": "application/json; charset=utf-8", "Content-Length": str(len(payload)), **response.headers}
+        headers = {"content-type": "application/json; charset=utf-8", "content-length": str(len(payload))}
+        headers |= {name.lower(): value for name, value in response.headers.items()}
         lines = [f"HTTP/1.1 {response.status} -", *(f"{name}: {value}" for name, value in headers.items())]
         self.wfile.write("\r\n".join(lines).encode() + b"\r\n\r\n" + (b"" if self.command == "HEAD" else payload))
 

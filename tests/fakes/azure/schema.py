@@ -87,6 +87,14 @@ class Validator:
         return merged
 
 
+def seconds(duration: str) -> float:
+    """Return the seconds of an ISO 8601 duration of days or less, as settings have them."""
+    found = re.fullmatch(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", duration)
+    if found is None:
+        raise ValueError(f"{duration!r} is not a duration")
+    return sum(float(part or 0) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
+
+
 def _scalar_problems(value: Any, schema: Schema, where: str) -> Iterator[str]:
     allowed = schema.get("enum")
     if allowed and str(value).lower() not in {str(one).lower() for one in allowed}:

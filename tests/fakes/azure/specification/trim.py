@@ -12,7 +12,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PROVIDER = Path("machinelearningservices", "resource-manager", "Microsoft.MachineLearningServices")
-# The groups of operations for which azure-ai-ml speaks each api-version.
+# The groups of operations, or single operations, for which azure-ai-ml speaks each api-version.
 GROUPS = {
     "preview/2022-02-01-preview": ("OnlineEndpoints", "OnlineDeployments"),
     "preview/2023-04-01-preview": (
@@ -22,13 +22,16 @@ GROUPS = {
         "EnvironmentVersions",
         "OnlineEndpoints",
         "OnlineDeployments",
+        "Jobs_Cancel",
     ),
     "preview/2023-08-01-preview": ("ModelContainers", "ModelVersions"),
-    "preview/2024-01-01-preview": ("BatchEndpoints", "BatchDeployments"),
+    "preview/2024-01-01-preview": ("BatchEndpoints", "BatchDeployments", "Jobs_Get"),
     "preview/2024-10-01-preview": ("Workspaces", "Datastores"),
     "stable/2023-04-01": ("CodeContainers", "CodeVersions"),
     "stable/2023-10-01": ("BatchEndpoints", "BatchDeployments"),
 }
+# The only subtypes that the fake answers, where there are many.
+SUBTYPES = {"JobBase": ("PipelineJob",)}
 UNUSED = ("Registry", "Workspaces_List", "Workspaces_Diagnose", "Workspaces_CreateOrUpdate", "Workspaces_Update")
 DROPPED = {
     "description",
@@ -69,7 +72,7 @@ class Trimmer:
             for path, method, operation in self._operations(file):
                 group, _, action = operation["operationId"].partition("_")
                 if (
-                    group in groups
+                    (group in groups or operation["operationId"] in groups)
                     and not operation["operationId"].startswith(UNUSED)
                     and not (group == "Workspaces" and action != "Get")
                 ):
@@ -119,7 +122,8 @@ class Trimmer:
     def _add_subtypes(self, name: str, file: Path) -> None:
         has_subtypes = "discriminator" in self._read(file)["definitions"][name]
         for subtype, schema in self._read(file)["definitions"].items():
-            if any(parent.get("$ref") == f"#/definitions/{name}" for parent in schema.get("allOf", ())) and has_subtypes:
+            inherits = any(parent.get("$ref") == f"#/definitions/{name}" for parent in schema.get("allOf", ()))
+            if inherits and has_subtypes and subtype in SUBTYPES.get(name, (subtype,)):
                 self._follow({"$ref": f"#/definitions/{subtype}"}, file)
 
 
