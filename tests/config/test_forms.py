@@ -13,6 +13,7 @@ from packhouse.config import load_config
 from packhouse.config.loading import parse_config
 from packhouse.errors import InputError
 from packhouse.packaging.azureml.data import AzureMLData
+from packhouse.packaging.azureml.deployment import AzureMLDeployment
 from packhouse.packaging.azureml.models import AzureMLModels
 from packhouse.packaging.mlflow.model import MLflowModel
 from packhouse.packaging.zipfile import Zipfile
@@ -118,19 +119,23 @@ REQUIRED = [
 
 
 def test_packaging_of_the_requirement_is_read_from_an_olive_file(tmp_path: Path) -> None:
-    write(tmp_path / "olive.json", {"engine": {"packaging_config": REQUIRED[:3], "cache_dir": "cache"}})
+    write(tmp_path / "olive.json", {"engine": {"packaging_config": REQUIRED, "cache_dir": "cache"}})
     config = load_config(write(tmp_path / "config.yaml", document(packaging="olive.json")))
     name = "OutputModels"
-    assert config.packaging == (Zipfile(name=name), AzureMLModels(name=name), AzureMLData(name=name))
+    assert config.packaging[:3] == (Zipfile(name=name), AzureMLModels(name=name), AzureMLData(name=name))
+    deployed = config.packaging[3]
+    assert isinstance(deployed, AzureMLDeployment)
+    assert deployed.model_package.base_environment_id == "azureml:olive-aml-packaging:1"
+    assert deployed.model_package.inferencing_server.code_folder == tmp_path / "code"
 
 
 def test_types_that_are_not_there_are_refused_one_by_one_with_those_that_are() -> None:
     with pytest.raises(InputError) as refused:
-        parse_config(document(packaging=REQUIRED))
+        parse_config(document(packaging=[*REQUIRED, {"type": "DockerCompose"}]))
     found = {problem.where: problem for problem in refused.value.problems}
-    assert list(found) == ["packaging[3]"]
-    assert found["packaging[3]"].what == "unknown type 'AzureMLDeployment'"
-    assert "'Zipfile'" in found["packaging[3]"].remedy
+    assert list(found) == ["packaging[4]"]
+    assert found["packaging[4]"].what == "unknown type 'DockerCompose'"
+    assert "'Zipfile'" in found["packaging[4]"].remedy
 
 
 @pytest.mark.parametrize(

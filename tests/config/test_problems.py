@@ -87,7 +87,7 @@ ONE_PROBLEM: dict[str, tuple[Document, str, str, str]] = {
         document(packaging=[{"name": "x"}]),
         "packaging[0]",
         'has no type: {"name": "x"}',
-        "add type: AzureMLData or AzureMLModels or Dockerfile or MLflowModel or Zipfile",
+        "add type: AzureMLData or AzureMLDeployment or AzureMLModels or Dockerfile or MLflowModel or Zipfile",
     ),
     "packaging that is a word": (document(packaging=["Zipfile"]), "packaging[0]", '"Zipfile"', "a mapping of settings"),
     "two packages of one name": (

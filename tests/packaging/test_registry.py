@@ -117,7 +117,7 @@ def test_a_type_that_somebody_installs_is_configured_planned_described_and_made(
     done = run_with(third_party, USE, str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
-        "types": ["AzureMLData", "AzureMLModels", "Dockerfile", "MLflowModel", "Note", "Zipfile"],
+        "types": ["AzureMLData", "AzureMLDeployment", "AzureMLModels", "Dockerfile", "MLflowModel", "Note", "Zipfile"],
         "plan": "winner.txt: who won",
         "made": ["winner.txt", "Hail turned-0.0"],
         "other": "Zipfile",

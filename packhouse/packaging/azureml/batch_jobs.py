@@ -14,7 +14,6 @@ from packhouse.packaging.job import PackagingJob
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.verification.payload import Payload
 
-JOB_POLL_S = 15.0
 LOG_SUFFIXES = (".txt", ".log")
 COMPLETED, ENDED = "Completed", frozenset({"Completed", "Failed", "Canceled", "NotResponding"})
 RunJob = Callable[[Path, Path], None]
@@ -52,7 +51,7 @@ def run_job(session: AzureMLSession, endpoint: str, deployment: str, requests: P
                 "can start, or raise timeout_s of the block"
             )
         logger.info("job %s of the smoke test: %s for %d s", name, status, elapsed)
-        session.sleep(JOB_POLL_S)
+        session.sleep(session.connection.polling_interval_s)
     fetched = answers.with_name(f"fetched-{name}")
     if status != COMPLETED:
         session.ask("batch.fetch_logs", job=name, folder=str(fetched))

@@ -128,11 +128,6 @@ class AzureMLDeployment(AzureMLPackaging):
 
     def _contradictions_of_online(self) -> Iterator[str]:
         package = self.model_package
-        if self.deployment_config.instance_type is None:
-            yield (
-                "an online deployment needs deployment_config.instance_type, a machine such as Standard_DS3_v2; or set "
-                "model_package.inferencing_server.type to AzureMLBatch"
-            )
         if (
             self.strategy == "model_package"
             and package.target_environment_version
@@ -144,8 +139,6 @@ class AzureMLDeployment(AzureMLPackaging):
             )
 
     def _contradictions_of_batch(self) -> Iterator[str]:
-        if self.deployment_config.compute is None:
-            yield "a batch deployment needs deployment_config.compute, the name of a compute cluster"
         if isinstance(self.traffic, tuple):
             yield "a batch endpoint has one default deployment, and no percentages; set traffic to all or none"
         if self.strategy == "model_package":
@@ -185,6 +178,11 @@ class AzureMLDeployment(AzureMLPackaging):
     def problems(self) -> Sequence[Problem]:
         """Say what is wrong with the user's own files, and whether something that is needed is not installed."""
         found = [*super().problems()]
+        if self.is_online and self.deployment_config.instance_type is None:
+            remedy = "name a machine such as Standard_DS3_v2, or set model_package.inferencing_server.type to AzureMLBatch"
+            found.append(Problem("deployment_config.instance_type", "is missing, and an online deployment needs it", remedy))
+        if not self.is_online and self.deployment_config.compute is None:
+            found.append(Problem("deployment_config.compute", "is missing, and a batch deployment needs it", "name a cluster"))
         for where, problems in (
             ("model_package.inferencing_server", self.model_package.inferencing_server.problems()),
             ("environment", self.environment.problems()),
@@ -227,8 +225,6 @@ class AzureMLDeployment(AzureMLPackaging):
         endpoint, model = f"{kind}Endpoints/{config.endpoint_name}", f"models/{self.model_name}/versions"
         version = "<next>" if self.model_version == "auto" else self.model_version
         calls = [f"POST to log in, and GET {self.workspace}: whether it is there"]
-        if not self.is_online:
-            calls.append(f"GET computes/{config.compute}")
         calls += [f"GET {endpoint} and its deployments; if it is missing, PUT {endpoint}"]
         calls += [f"GET {model}; where the content is not registered, HEAD and PUT of its blobs, PUT {model}/{version}"]
         if package.base_environment_id:

@@ -45,15 +45,13 @@ class DeploymentParts:
 
     def require_what_it_names(self, session: AzureMLSession) -> None:
         """Look for what is named and not made here. Raises RegistrationFailed where it is missing."""
-        base, compute = self._packaging.model_package.base_environment_id, self._packaging.deployment_config.compute
+        base = self._packaging.model_package.base_environment_id
         if base and not base.startswith(REGISTRY_ID):
             name, version = base.removeprefix(WORKSPACE_ID).split(":")
             if session.ask("assets.environment", name=name, version=version) is None:
                 raise RegistrationFailed(
                     f"the workspace has no environment {name} with version {version} → check model_package.base_environment_id"
                 )
-        if not self._packaging.is_online and not session.ask("batch.compute", name=compute):
-            raise RegistrationFailed(f"the workspace has no compute {compute!r} → make it, or check deployment_config.compute")
 
     def registered_model(self, session: AzureMLSession) -> AssetVersion:
         """Return the version of the model, which is made where its content is new. Raises RegistrationFailed."""

@@ -23,7 +23,7 @@ from packhouse.evaluation.runtimes import RuntimeEnvironments
 from packhouse.packaging.azureml.batch_model import BatchModel
 from packhouse.packaging.azureml.environment import ONLINE_SERVER
 from packhouse.packaging.azureml.layout import CODE_FOLDER, SCRIPT
-from packhouse.packaging.docker.inference_client import last_lines
+from packhouse.packaging.azureml.server_log import last_words
 from packhouse.packaging.docker.inference_server.messages import JSON_LENGTH, read_answer, write_request
 from packhouse.packaging.docker.inference_server.tensors import BadRequest
 from packhouse.packaging.job import PackagingJob, Workplace
@@ -137,7 +137,7 @@ def _batch(folder: Path, packaged: PackagedCandidate, job: PackagingJob, python:
                 timeout=BATCH_TIMEOUT_S,
             )
         if done.returncode:
-            raise VerificationFailed(f"its scoring script ended with {done.returncode}: {last_lines(log)}")
+            raise VerificationFailed(f"its scoring script ended with {done.returncode}: {_end_of(log)}")
 
     place = scratch / "batch"
     place.mkdir()
@@ -149,6 +149,10 @@ def _variables(folder: Path) -> dict[str, str]:
     own = {"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
     # Azure ML puts what was registered into a folder below the one that it names.
     return {**kept, **own, "AZUREML_MODEL_DIR": str(folder)}
+
+
+def _end_of(log: Path) -> str:
+    return last_words(log.read_text(encoding="utf-8", errors="replace")) or "it said nothing"
 
 
 class _ScoringClient:
@@ -163,14 +167,14 @@ class _ScoringClient:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise VerificationFailed(f"its scoring script does not start: {last_lines(log)}")
+                raise VerificationFailed(f"its scoring script does not start: {_end_of(log)}")
             try:
                 self._http.get("/").raise_for_status()
             except httpx.HTTPError:
                 time.sleep(POLL_S)
             else:
                 return
-        raise VerificationFailed(f"its scoring script was not ready within {START_TIMEOUT_S:g} s: {last_lines(log)}")
+        raise VerificationFailed(f"its scoring script was not ready within {START_TIMEOUT_S:g} s: {_end_of(log)}")
 
     def infer(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Return these outputs for the feed. Raises VerificationFailed where the script refuses, or gives something else."""

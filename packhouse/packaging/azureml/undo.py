@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml.endpoints import Kind, RemoteEndpoint
+from packhouse.packaging.azureml.server_log import last_words
 from packhouse.packaging.azureml.workspace import AzureMLConnection, AzureMLSession
 
-LOG_LINES, SHOWN_LOG_LINES = 500, 3
+LOG_LINES = 500
 SERVER_LOG = "inference server"
 
 
@@ -40,8 +41,8 @@ class Undo:
                 self._undo(RemoteEndpoint(session, self.kind, self.endpoint))
         except RegistrationFailed as second:
             said.append(f"and what was made could not be undone ({second}) → delete it by hand, or register again")
-        if written := logs.get(SERVER_LOG, "").strip().splitlines():
-            said.append(f"the log of {self.deployment} ends: {' '.join(line.strip() for line in written[-SHOWN_LOG_LINES:])}")
+        if words := last_words(logs.get(SERVER_LOG, "")):
+            said.append(f"the log of {self.deployment} ends: {words}")
         return RegistrationFailed("; ".join(said), is_transient=error.is_transient, logs=logs)
 
     def _logs(self, session: AzureMLSession) -> dict[str, str]:

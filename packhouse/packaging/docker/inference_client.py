@@ -35,14 +35,14 @@ class InferenceClient:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise VerificationFailed(f"its server ended before it was ready: {last_lines(log)}")
+                raise VerificationFailed(f"its server ended before it was ready: {_last_lines(log)}")
             try:
                 self._http.get("/v2/health/ready").raise_for_status()
             except httpx.HTTPError:
                 time.sleep(POLL_S)
             else:
                 return
-        raise VerificationFailed(f"its server was not ready within {START_TIMEOUT_S:g} s: {last_lines(log)}")
+        raise VerificationFailed(f"its server was not ready within {START_TIMEOUT_S:g} s: {_last_lines(log)}")
 
     def placement(self) -> dict[str, int]:
         """Return how many nodes run on each provider, as the server says. Raises VerificationFailed."""
@@ -79,7 +79,6 @@ class InferenceClient:
         self._http.close()
 
 
-def last_lines(log: Path) -> str:
-    """Return the end of what a server wrote, in one line."""
+def _last_lines(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return " ".join(lines[-SHOWN_LINES:]) or "it said nothing"

@@ -42,14 +42,6 @@ class BatchEndpoints:
             ],
         }
 
-    def compute(self, name: str) -> bool:
-        """Whether a compute target is there."""
-        try:
-            self._client.compute.get(name)
-        except ResourceNotFoundError:
-            return False
-        return True
-
     def create(self, endpoint: str, tags: dict[str, str]) -> int:
         """Begin to make an endpoint."""
         made = BatchEndpoint(name=endpoint, tags=tags)
@@ -101,7 +93,8 @@ class BatchEndpoints:
 
     def status(self, job: str) -> str:
         """Return the state of a job, in the service's words."""
-        return str(self._client.jobs.get(job).status)
+        status = self._client.jobs.get(job).status
+        return str(getattr(status, "value", status))
 
     def fetch(self, job: str, folder: str) -> None:
         """Download what the scoring script of a job wrote."""
