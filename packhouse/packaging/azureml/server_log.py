@@ -10,7 +10,7 @@ SHOWN_LINES = 3
 
 def last_words(log: str) -> str:
     """Return why a scoring script ended, as its log has it: the exception that it raised, or else the last lines, in one."""
-    raised = [line.strip() for line in EXCEPTION.findall(log) if not line.startswith(OF_SERVER)]
+    raised = [str(line).strip() for line in EXCEPTION.findall(log) if not line.startswith(OF_SERVER)]
     if raised:
         return raised[-1]
     lines = [line.strip() for line in log.splitlines() if line.strip()]

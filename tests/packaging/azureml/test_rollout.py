@@ -1,0 +1,425 @@
+"""Deploying to endpoints: Azure's unmodified SDK against a fake whose deployments really serve what was uploaded."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packhouse.errors import RegistrationFailed
+from packhouse.packaging.azureml import endpoints
+from packhouse.packaging.azureml.deployment import AzureMLDeployment
+from packhouse.packaging.azureml.workspace import AzureMLConnection
+from tests.fakes.azure import FakeAzure, container_crash, image_build_failure, out_of_quota, why_unavailable
+from tests.fakes.azure.endpoints import Deployment
+from tests.packaging.azureml.test_registration import connect, files, uploaded
+from tests.packaging_jobs import CPU, EXACT, NEAR, Grades, Packing, make_packing
+
+pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(why_unavailable()), reason=str(why_unavailable()))]
+
+RIGHT: Grades = {CPU: {EXACT: (1.0, 3.0)}}
+WRONG: Grades = {CPU: {EXACT: (0.5, 3.0)}}
+OTHER: Grades = {CPU: {NEAR: (0.9666666666666667, 2.0)}}
+
+
+@pytest.fixture(scope="module")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeAzure]:
+    """A subscription with one workspace."""
+    with FakeAzure(tmp_path_factory.mktemp("azure")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def packings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Packing]:
+    """Jobs with a candidate, another one, and one that was graded as what it is not."""
+    jobs = {"right": RIGHT, "other": OTHER, "wrong": WRONG}
+    return {name: make_packing(tmp_path_factory.mktemp(name), grades) for name, grades in jobs.items()}
+
+
+@pytest.fixture
+def connection(azure: FakeAzure, monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureMLConnection]:
+    """The workspace, whose contract no request may break; each test begins without faults."""
+    for name, value in azure.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(endpoints, "BUSY_S", 0.2)
+    monkeypatch.setattr(endpoints, "WAIT_S", 1.0)
+    azure.violations.clear()
+    azure.faults.planned.clear()
+    azure.on_deploy = azure.serve
+    azure.on_batch_deploy = azure.score.check
+    yield Hasty(**vars(connect(azure, polling_interval_s=1)))
+    assert not azure.violations
+
+
+class Hasty(AzureMLConnection):
+    """A workspace for whose retries nobody waits."""
+
+    @contextmanager
+    def session(self, sleep: Callable[[float], None] = lambda _: None) -> Iterator[Any]:
+        with super().session(sleep) as session:
+            yield session
+
+
+def online(name: str, **settings: Any) -> AzureMLDeployment:
+    """Return the configuration of a deployment to an endpoint of its own."""
+    config = {"instance_type": "Standard_DS3_v2", "endpoint_name": name, "deployment_name": "blue"}
+    return AzureMLDeployment(**{"deployment_config": config, "model_name": name, "step_interval_s": 0, **settings})
+
+
+def batch(name: str, **settings: Any) -> AzureMLDeployment:
+    """Return the configuration of a batch deployment to an endpoint of its own."""
+    config = {"compute": "cpu-cluster", "endpoint_name": name, "deployment_name": "nightly"}
+    server = {"inferencing_server": {"type": "AzureMLBatch"}}
+    return AzureMLDeployment(**{"deployment_config": config, "model_name": name, "model_package": server, **settings})
+
+
+def deploy(packing: Packing, packaging: AzureMLDeployment, connection: AzureMLConnection) -> tuple[str, ...]:
+    """Make a package and deploy it."""
+    workplace = replace(packing.workplace, connect={"azureml-workspace/default": connection}.__getitem__, flow_run="run-1")
+    return tuple(packaging.register(packing.create(packaging), packing.job, workplace))
+
+
+def asked(azure: FakeAzure, method: str, part: str, since: int = 0) -> list[str]:
+    """Return the paths of requests with a method and a part of the path."""
+    return [request.path for request in azure.requests[since:] if request.method == method and part in request.path]
+
+
+def test_the_best_candidate_is_registered_deployed_asked_and_gets_all_traffic(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], tmp_path: Path
+) -> None:
+    packaging = online("apples", description="sorts points")
+    places = deploy(packings["right"], packaging, connection)
+    endpoint = azure.endpoints["apples"]
+    assert places == (
+        f"{connection.resource_id}/onlineEndpoints/apples/deployments/blue",
+        f"{connection.resource_id}/models/apples/versions/1",
+        "https://apples.westeurope.inference.ml.azure.com/score",
+    )
+    assert endpoint.traffic == {"blue": 100}
+    folder = packings["right"].create(packaging)
+    model = azure.models["apples"]["1"]
+    assert uploaded(azure, model["modelUri"]) == files(folder / "model")
+    assert model["description"] == "sorts points"
+    properties = endpoint.deployments["blue"].properties
+    code = azure.codes[properties["codeConfiguration"]["codeId"].split("/")[-3]]["1"]
+    fetched = azure.download(code["codeUri"], tmp_path / "code")
+    assert files(fetched) == files(folder / "code")
+    assert properties["instanceType"] == "Standard_DS3_v2"
+    assert endpoint.deployments["blue"].tracked["tags"]["packhouse.flow_run"] == "run-1"
+    (environment,) = azure.environments["olive-target-environment"].values()
+    assert environment["condaFile"] == (folder / "environment" / "conda.yaml").read_text()
+
+    since = len(azure.requests)
+    assert deploy(packings["right"], packaging, connection) == places
+    assert asked(azure, "PUT", "", since) == []
+
+
+def test_another_candidate_takes_the_traffic_step_by_step_and_the_old_one_is_deleted(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    deploy(packings["right"], online("pears"), connection)
+    seen: list[dict[str, int]] = []
+    azure.on_endpoint(lambda endpoint: seen.append(dict(endpoint.traffic)))
+    changed = online("pears", model_version="auto", traffic=[20, 100], old_deployments="delete")
+    places = deploy(packings["other"], changed, connection)
+    azure.on_endpoint(lambda endpoint: None)
+    green = places[0].rpartition("/")[2]
+    assert green.startswith("blue-")
+    assert seen == [{green: 20, "blue": 80}, {green: 100}]
+    assert list(azure.endpoints["pears"].deployments) == [green]
+    assert set(azure.models["pears"]) == {"1", "2"}
+
+
+def test_an_old_deployment_is_kept_unless_it_is_to_be_deleted_and_none_is_given_traffic_that_shall_have_none(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    deploy(packings["right"], online("plums"), connection)
+    deploy(packings["other"], online("plums", model_version="auto", traffic="none"), connection)
+    assert azure.endpoints["plums"].traffic == {"blue": 100}
+    deploy(packings["other"], online("plums", model_version="auto"), connection)
+    assert azure.endpoints["plums"].traffic.get("blue", 0) == 0
+    assert len(azure.endpoints["plums"].deployments) == 2
+
+
+def test_a_deployment_that_scores_otherwise_gets_no_traffic_and_is_deleted(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    deploy(packings["other"], online("figs"), connection)
+    with pytest.raises(RegistrationFailed, match=r"the smoke test failed: accuracy-accuracy_score.*is 1 .* was 0.5") as failed:
+        deploy(packings["wrong"], online("figs", model_version="auto"), connection)
+    assert "POST /score" in failed.value.logs["inference server"]
+    assert azure.endpoints["figs"].traffic == {"blue": 100}
+    assert list(azure.endpoints["figs"].deployments) == ["blue"]
+
+
+def test_only_golden_samples_are_asked_for_where_scores_are_not(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    deploy(packings["wrong"], online("limes", smoke_test={"scores": False}), connection)
+    assert azure.endpoints["limes"].traffic == {"blue": 100}
+
+
+@pytest.mark.parametrize(
+    ("name", "failure", "message"),
+    [
+        ("image", image_build_failure, r"ImageBuildFailure.*→ the image cannot be built; check image and packages"),
+        ("quota", out_of_quota, r"OutOfQuota.*→ ask for more quota"),
+        (
+            "crash",
+            container_crash("Traceback\nRuntimeError: no seeds\n"),
+            r"→ the scoring script.*ends: RuntimeError: no seeds",
+        ),
+    ],
+)
+def test_what_this_made_is_deleted_where_azure_cannot_deploy_and_the_next_run_completes(
+    azure: FakeAzure,
+    connection: AzureMLConnection,
+    packings: dict[str, Packing],
+    name: str,
+    failure: Callable[[Deployment], None],
+    message: str,
+) -> None:
+    azure.on_deploy = failure
+    since = len(azure.requests)
+    with pytest.raises(RegistrationFailed, match=message) as failed:
+        deploy(packings["right"], online(name), connection)
+    assert not failed.value.is_transient
+    assert len(asked(azure, "PUT", "/deployments/", since)) == 1
+    assert name not in azure.endpoints
+    azure.on_deploy = azure.serve
+    deploy(packings["right"], online(name), connection)
+    assert azure.endpoints[name].traffic == {"blue": 100}
+
+
+def test_an_endpoint_that_was_there_is_kept_where_a_deployment_fails(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    deploy(packings["right"], online("kept"), connection)
+    azure.on_deploy = out_of_quota
+    with pytest.raises(RegistrationFailed, match="OutOfQuota"):
+        deploy(packings["other"], online("kept", model_version="auto"), connection)
+    assert list(azure.endpoints["kept"].deployments) == ["blue"]
+    assert azure.endpoints["kept"].traffic == {"blue": 100}
+
+
+def test_what_azure_canceled_is_done_again(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    from tests.fakes.azure import ServiceError
+
+    failures = iter([ServiceError(409, "OperationCanceled", "The operation was canceled.")])
+
+    def deploy_at_last(deployment: Deployment) -> None:
+        if failure := next(failures, None):
+            raise failure
+        azure.serve(deployment)
+
+    azure.on_deploy = deploy_at_last
+    since = len(azure.requests)
+    deploy(packings["right"], online("again"), connection)
+    assert len(asked(azure, "PUT", "/deployments/", since)) == 2
+
+
+def test_another_change_is_waited_for(azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]) -> None:
+    azure.fail("PUT", "onlineEndpoints/busy/deployments", status=409, code="Conflict", message="it is being changed", times=2)
+    deploy(packings["right"], online("busy"), connection)
+    assert azure.endpoints["busy"].traffic == {"blue": 100}
+
+
+def test_a_change_that_azure_does_not_tell_of_any_more_is_judged_by_its_state(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    azure.fail("GET", "mfeOperationsStatus", status=404, code="NotFound", message="no such operation", times=1)
+    deploy(packings["right"], online("lost"), connection)
+    assert azure.endpoints["lost"].traffic == {"blue": 100}
+
+
+def test_a_change_that_takes_too_long_is_left_alone_and_the_next_run_goes_on_with_it(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    release = threading.Event()
+
+    def deploy_late(deployment: Deployment) -> None:
+        release.wait(120)
+        azure.serve(deployment)
+
+    azure.on_deploy = deploy_late
+    hurried = replace(connection, timeout_s=20.0)
+    with pytest.raises(RegistrationFailed, match=r"is not done after 20 s, and goes on in Azure ML → register again"):
+        deploy(packings["right"], online("late"), hurried)
+    assert "blue" in azure.endpoints["late"].deployments
+    since = len(azure.requests)
+    release.set()
+    deploy(packings["right"], online("late"), connection)
+    assert asked(azure, "PUT", "/deployments/", since) == []
+    assert azure.endpoints["late"].traffic == {"blue": 100}
+
+
+@pytest.mark.parametrize("policy", ["report", "repair"])
+def test_an_endpoint_that_failed_is_reported_or_repaired(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], policy: str
+) -> None:
+    name = f"failed-{policy}"
+    deploy(packings["right"], online(name, smoke_test=None), connection)
+    azure.endpoints[name].state = "Failed"
+    packaging = online(name, model_version="auto", failed_endpoint=policy)
+    if policy == "report":
+        with pytest.raises(RegistrationFailed, match=r"is in the state Failed → set failed_endpoint to repair"):
+            deploy(packings["other"], packaging, connection)
+        assert azure.endpoints[name].traffic == {"blue": 100}
+    else:
+        deploy(packings["other"], packaging, connection)
+        assert azure.endpoints[name].state == "Succeeded"
+
+
+def test_traffic_that_somebody_else_changes_is_not_overwritten(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    deploy(packings["right"], online("shared"), connection)
+    endpoint = azure.endpoints["shared"]
+
+    def somebody_else(changed: Any) -> None:
+        if changed is endpoint and changed.traffic.get("blue") == 80:
+            changed.properties["traffic"] = {"blue": 100}
+
+    azure.on_endpoint(somebody_else)
+    with pytest.raises(RegistrationFailed, match=r"somebody else changed the traffic of shared from .*80.* to .*'blue': 100"):
+        deploy(packings["other"], online("shared", model_version="auto", traffic=[20, 100]), connection)
+    azure.on_endpoint(lambda endpoint: None)
+    assert endpoint.traffic == {"blue": 100}
+    assert list(endpoint.deployments) == ["blue"]
+
+
+def test_a_script_of_the_users_is_asked_with_its_payload(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], tmp_path: Path
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "own.py").write_text(
+        "import json\ndef init(): ...\ndef run(data):\n    return json.loads(data)['apples'] + 1\n"
+    )
+    payload = tmp_path / "payload.json"
+    server = {"code_folder": tmp_path / "code", "scoring_script": "own.py"}
+    settings = {"model_package": {"inferencing_server": server}, "smoke_test": {"payload": payload}}
+    payload.write_text(json.dumps({"pears": 1}))
+    with pytest.raises(RegistrationFailed, match=r"KeyError: 'apples'"):
+        deploy(packings["right"], online("own", **settings), connection)
+    assert "own" not in azure.endpoints
+    payload.write_text(json.dumps({"apples": 1}))
+    deploy(packings["right"], online("own", **settings), connection)
+    assert azure.endpoints["own"].traffic == {"blue": 100}
+
+
+def test_a_script_that_answers_otherwise_is_said_to_need_a_payload(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], tmp_path: Path
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "own.py").write_text("def init(): ...\ndef run(data):\n    return [1]\n")
+    server = {"code_folder": tmp_path / "code", "scoring_script": "own.py"}
+    with pytest.raises(RegistrationFailed, match=r"give smoke_test.payload"):
+        deploy(packings["right"], online("strange", model_package={"inferencing_server": server}), connection)
+
+
+def test_an_environment_of_the_workspace_is_used_and_has_to_be_there(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    with pytest.raises(RegistrationFailed, match=r"has no environment absent with version 7 → check model_package"):
+        deploy(packings["right"], online("based", model_package={"base_environment_id": "azureml:absent:7"}), connection)
+    assert "based" not in azure.endpoints
+    deploy(packings["right"], online("base", smoke_test=None), connection)
+    version = max(azure.environments["olive-target-environment"])
+    base = {"base_environment_id": f"azureml:olive-target-environment:{version}"}
+    deploy(packings["right"], online("based", model_package=base), connection)
+    assert azure.endpoints["based"].traffic == {"blue": 100}
+
+
+def test_a_model_package_is_made_and_deployed_where_that_is_wanted(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    deploy(packings["right"], online("basis", smoke_test=None), connection)
+    package = {"base_environment_id": "azureml:olive-target-environment:1", "target_environment": "packed"}
+    deploy(packings["right"], online("packed", strategy="model_package", model_package=package), connection)
+    properties = azure.endpoints["packed"].deployments["blue"].properties
+    assert "packed" in properties["environmentId"]
+    assert not properties.get("model")
+    assert azure.endpoints["packed"].traffic == {"blue": 100}
+
+
+def test_a_build_context_becomes_an_environment(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM ubuntu:24.04\n")
+    environment, package = {"build_context": tmp_path}, {"target_environment": "of-a-context"}
+    deploy(packings["right"], online("context", environment=environment, model_package=package, smoke_test=None), connection)
+    (made,) = azure.environments["of-a-context"].values()
+    assert made["build"]["contextUri"]
+
+
+def test_a_batch_endpoint_gets_a_default_deployment_that_a_job_has_shown_to_be_right(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    jobs = len(azure.batch_jobs)
+    places = deploy(packings["right"], batch("quinces"), connection)
+    endpoint = azure.batch_endpoints["quinces"]
+    assert places[0] == f"{connection.resource_id}/batchEndpoints/quinces/deployments/nightly"
+    assert endpoint.properties["defaults"]["deploymentName"] == "nightly"
+    assert endpoint.deployments["nightly"].properties["compute"].endswith("cpu-cluster")
+    assert len(azure.batch_jobs) == jobs + 1
+    since = len(azure.requests)
+    assert deploy(packings["right"], batch("quinces"), connection) == places
+    assert asked(azure, "PUT", "", since) == []
+
+    with pytest.raises(RegistrationFailed, match="accuracy_score"):
+        deploy(packings["wrong"], batch("quinces", model_version="auto"), connection)
+    assert endpoint.properties["defaults"]["deploymentName"] == "nightly"
+    assert list(endpoint.deployments) == ["nightly"]
+    deploy(packings["other"], batch("quinces", model_version="auto", old_deployments="delete"), connection)
+    (name,) = endpoint.deployments
+    assert name.startswith("nightly-")
+    assert endpoint.properties["defaults"]["deploymentName"] == name
+
+
+def test_a_batch_script_that_fails_is_reported_with_the_log_of_its_job(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], tmp_path: Path
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "own.py").write_text("def init(): ...\ndef run(files):\n    raise RuntimeError('no juice')\n")
+    payload = tmp_path / "payload.csv"
+    payload.write_text("1;2")
+    server = {"type": "AzureMLBatch", "code_folder": tmp_path / "code", "scoring_script": "own.py"}
+    settings = {"model_package": {"inferencing_server": server}, "smoke_test": {"payload": payload}}
+    with pytest.raises(RegistrationFailed, match=r"the smoke test's job .* is Failed: .*no juice") as failed:
+        deploy(packings["right"], batch("sour", **settings), connection)
+    assert any("no juice" in log for log in failed.value.logs.values())
+    assert "sour" not in azure.batch_endpoints
+    (tmp_path / "code" / "own.py").write_text("def init(): ...\ndef run(files):\n    return files\n")
+    deploy(packings["right"], batch("sour", **settings), connection)
+    assert azure.batch_endpoints["sour"].properties["defaults"]["deploymentName"] == "nightly"
+
+
+def test_two_that_deploy_at_once_lose_nothing(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    outcomes: dict[str, Any] = {}
+
+    def run(name: str) -> None:
+        try:
+            outcomes[name] = deploy(packings[name], online("both", model_version="auto"), connection)
+        except RegistrationFailed as error:
+            outcomes[name] = error
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in ("right", "other")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in ("right", "other"):  # whoever was refused is told why, and goes on when the other is done
+        if isinstance(outcomes[name], RegistrationFailed):
+            assert "somebody else" in str(outcomes[name])
+            deploy(packings[name], online("both", model_version="auto"), connection)
+    assert len(azure.endpoints["both"].deployments) == 2
+    assert sum(azure.endpoints["both"].traffic.values()) == 100
+    assert set(azure.models["both"]) == {"1", "2"}
