@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -380,7 +381,9 @@ def test_olives_key_for_mlflows_format_is_taken_where_it_asks_for_nothing(tmp_pa
 def test_plan_says_what_is_done_and_that_a_tag_may_drift() -> None:
     assert "not built; python:3.11-slim may become another image" in Dockerfile(base_image="python:3.11-slim").plan()
     assert "may become" not in Dockerfile(base_image=f"python@{DIGEST}").plan()
-    assert "pushed to a/b" in Dockerfile(build=True, push=True, repository="a/b").plan()
+    assert "HTTP, built, and run to validate it, pushed to a/b" in Dockerfile(build=True, push=True, repository="a/b").plan()
+    assert "HTTP, built by podman, and run to validate it" in Dockerfile(build=True, builder="podman").plan()
+    assert "HTTP, built if a builder works here, and run to validate it" in Dockerfile(build=True).plan()
 
 
 def test_a_provider_that_needs_more_than_wheels_needs_a_base_image() -> None:
@@ -403,13 +406,96 @@ def test_the_best_of_all_accelerators_is_served_where_it_is_best(tmp_path: Path,
     assert 'NVIDIA_VISIBLE_DEVICES="all"' in last(package, "ENV")
 
 
-def test_without_a_builder_a_build_is_refused_before_work_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    config = load_config(write_job(tmp_path, packaging=[{"type": "Dockerfile", "build": True}]))
-    with pytest.raises(
-        InputError, match=r"packaging\[0\].build: no builder works here: docker is not installed; buildah is not"
-    ):
+@pytest.fixture
+def no_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the builders away; what uv and hadolint need is in the environment of this Python."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a program of the name of docker work, as far as anybody has asked."""
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"builder": "podman"}, r"packaging\[0\].builder: does not work here: podman is not installed → install or start it"),
+        (
+            {"push": True, "repository": "a/b"},
+            r"packaging\[0\].push: needs a builder.*: docker is not installed; buildah is not.*set push: false",
+        ),
+    ],
+    ids=["builder", "push"],
+)
+@pytest.mark.usefixtures("no_builder")
+def test_a_builder_that_is_named_or_needed_and_does_not_work_is_refused_before_work_starts(
+    tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    config = load_config(write_job(tmp_path, packaging=[{"type": "Dockerfile", "build": True, **settings}]))
+    with pytest.raises(InputError, match=reason):
         prepare(config)
+    assert Dockerfile(build=True, **settings).caveat() is None
+
+
+@pytest.mark.usefixtures("no_builder")
+def test_without_a_builder_a_build_is_planned_with_a_caveat_that_says_why_and_what_to_do(tmp_path: Path) -> None:
+    config = load_config(write_job(tmp_path, packaging=[{"type": "Dockerfile", "build": True}]))
+    (packaging,) = prepare(config).plan.config.packaging
+    assert str(packaging.caveat()) == (
+        "not built: no builder works here (docker is not installed; buildah is not installed; podman is not installed); "
+        "install or start one of them and run again, or set build: false"
+    )
+    assert Dockerfile(build=False).caveat() is None
+
+
+@pytest.mark.usefixtures("docker")
+def test_with_a_builder_there_is_no_caveat() -> None:
+    assert Dockerfile(build=True).caveat() is None
+
+
+def test_without_a_builder_a_package_is_run_in_a_fresh_environment_and_its_records_say_not_built(
+    packing: Packing, package: Path, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue("no_builder")
+    packaging = Dockerfile(name="points", build=True)
+    made = packing.create(packaging)
+    assert contents(made) == contents(package)
+    job = packing.job.model_copy(update={"metrics": ()})
+    with packaging.open(made, job, packing.workplace) as opened:
+        validation = validate(opened, job, packing.workplace.store)
+        scored = score(opened, job, packing.workplace.store)
+    assert (validation.models[0].placement, validation.models[0].difference) == ({"CPUExecutionProvider": 2}, 0.0)
+    assert validation.caveat == scored.caveat == packaging.caveat()
+    assert validation.caveat is not None
+    assert validation.caveat.what == "not built"
+
+
+@pytest.mark.usefixtures("no_builder")
+def test_without_a_builder_what_would_be_refused_still_is(packing: Packing, package: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(package, tmp_path / "points"))
+    change(broken, "Dockerfile", "USER 10001:10001", "USER root")
+    with (
+        pytest.raises(VerificationFailed, match="leaves the server to root"),
+        Dockerfile(name="points", build=True).open(broken, packing.job, packing.workplace),
+    ):
+        pass
+
+
+def test_whether_there_is_a_builder_is_no_part_of_the_packages_key(request: pytest.FixtureRequest) -> None:
+    packaging = Dockerfile(build=True)
+    request.getfixturevalue("no_builder")
+    before = packaging.content_digest
+    request.getfixturevalue("docker")
+    assert packaging.content_digest == before
+
+
+@pytest.mark.usefixtures("no_builder")
+def test_the_reason_of_a_builder_that_is_not_installed_is_said() -> None:
     with pytest.raises(BuilderFailed, match=r"^podman is not installed$"):
         find_builder("podman")
 

@@ -211,6 +211,15 @@ def find_builder(name: str | None = None) -> Builder:
     raise BuilderFailed("; ".join(reasons))
 
 
+def why_no_builder(name: str | None = None) -> str | None:
+    """Return why no builder works here, or the one of this name does not; None where one does."""
+    try:
+        find_builder(name)
+    except BuilderFailed as error:
+        return str(error)
+    return None
+
+
 def _reason(errors: str, output: str) -> str:
     """Return the last lines that it said, in one line."""
     lines = [line.strip() for line in (errors or output).splitlines() if line.strip()]

@@ -14,10 +14,11 @@ from packhouse.errors import PackagingFailed, Problem
 from packhouse.packaging import Packaging, PackagingJob, Workplace, runtime_packages
 from packhouse.packaging.archive import write_folder
 from packhouse.packaging.candidate_files import candidate_files
+from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.contents import Content, below, model_contents
 from packhouse.packaging.docker import image_requirements, inference_server
 from packhouse.packaging.docker.base_images import PYTHON_IMAGE, REPOSITORY, TAG, BaseImage, base_image_for, check_image
-from packhouse.packaging.docker.builders import BuilderFailed, find_builder, source_date_epoch
+from packhouse.packaging.docker.builders import source_date_epoch, why_no_builder
 from packhouse.packaging.docker.inference_server import MODEL_NAME, SERVING_NAME, SETTINGS_NAME
 from packhouse.packaging.docker.options import check_options
 from packhouse.packaging.docker.text import dockerfile_text
@@ -56,10 +57,12 @@ class Dockerfile(Packaging):
         default=False, description="Olive's key, which can only be false: the server of the image does not load with MLflow."
     )
     build: bool = Field(
-        default=False, description="Build the image and run it, to validate and score the package through its HTTP interface."
+        default=False,
+        description="Build the image and run it, to validate and score the package through its HTTP interface. Where no "
+        "builder works, its server is run without an image, and the package is marked `not built`.",
     )
     builder: Literal["docker", "buildah", "podman"] | None = Field(
-        default=None, description="Program to build and run with; by default the first of these that works."
+        default=None, description="Program to build and run with, which has to work; by default the first of these that works."
     )
     build_options: tuple[str, ...] = Field(
         default=(),
@@ -132,22 +135,30 @@ class Dockerfile(Packaging):
         return [image_requirements.depends_on(own), source_date_epoch() if self.build else None]
 
     def problems(self) -> Sequence[Problem]:
-        """Say what is wrong with the requirements file, and whether there is nothing to build with."""
+        """Say what is wrong with the requirements file, or with a builder that is named; and that one is needed to push."""
         found = []
         try:
             self._own_requirements()
         except PackagingFailed as error:
             found.append(Problem("requirements_file", str(error)))
-        if self.build:
-            try:
-                find_builder(self.builder)
-            except BuilderFailed as error:
-                found.append(Problem("build", f"no builder works here: {error}", "install or start one, or set build: false"))
+        if self.build and self.builder and (reason := why_no_builder(self.builder)):
+            found.append(Problem("builder", f"does not work here: {reason}", "install or start it, or leave the setting out"))
+        elif self.push and (reason := why_no_builder()):
+            what = f"needs a builder, for only an image that was validated is pushed, and none works here: {reason}"
+            found.append(Problem("push", what, "install or start one, or set push: false"))
         return found
+
+    def caveat(self) -> Caveat | None:
+        """Say that the image is not built, where it should be and nothing works that could; not where that is a problem."""
+        if not self.build or self.builder or self.push or not (reason := why_no_builder()):
+            return None
+        remedy = "install or start one of them and run again, or set build: false"
+        return Caveat(what="not built", reason=f"no builder works here ({reason})", remedy=remedy)
 
     def plan(self) -> str:
         """Say what is made, and what is not certain about it."""
-        done = "built, and run to validate it" if self.build else "not built"
+        where = f"by {self.builder}" if self.builder else "" if self.push else "if a builder works here"
+        done = f"built {where}".rstrip() + ", and run to validate it" if self.build else "not built"
         pushed = f", pushed to {self.repository}" if self.push else ""
         base = self.base_image or PYTHON_IMAGE
         drifts = "" if "@" in base else f"; {base} may become another image, name base_image by its digest to prevent that"
@@ -180,8 +191,10 @@ class Dockerfile(Packaging):
         """Build the image of a copy and run it; or, without building, run the same server on what would be installed."""
         from packhouse.packaging.docker.served import opened_image, opened_server
 
-        opened = opened_image if self.build else opened_server
-        return opened(package, job, workplace, self)
+        caveat = self.caveat()
+        if self.build and not caveat:
+            return opened_image(package, job, workplace, self)
+        return opened_server(package, job, workplace, self, caveat)
 
     def register(self, package: Path, job: PackagingJob, workplace: Workplace) -> Sequence[str]:
         """Push the image that was validated, and return its name by digest; nothing where it is not to be pushed.

@@ -19,6 +19,7 @@ from packhouse.errors import VerificationFailed
 from packhouse.evaluation.data import Array
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.runtimes import RuntimeEnvironments
+from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.docker.builders import SOCKET_FOLDER, BuilderFailed, find_builder
 from packhouse.packaging.docker.check import check_dockerfile
 from packhouse.packaging.docker.image_record import ImageRecord
@@ -64,8 +65,12 @@ def opened_image(package: Path, job: PackagingJob, workplace: Workplace, packagi
 
 
 @contextmanager
-def opened_server(package: Path, job: PackagingJob, workplace: Workplace, packaging: "Dockerfile") -> Iterator[OpenPackage]:
+def opened_server(
+    package: Path, job: PackagingJob, workplace: Workplace, packaging: "Dockerfile", caveat: Caveat | None = None
+) -> Iterator[OpenPackage]:
     """Run the server of a copy of the package in an environment of what its image would have installed.
+
+    The `caveat` says why it is not built, where it should be.
 
     Raises:
         VerificationFailed: the package is not what its manifest says, or the server does not start.
@@ -98,7 +103,7 @@ def opened_server(package: Path, job: PackagingJob, workplace: Workplace, packag
 
         environment = "not built; its server, in an environment of its pinned requirements"
         with _served(packaging.name, packaged, job, environment, run) as model:
-            yield OpenPackage(files=files, models=[model])
+            yield OpenPackage(files=files, models=[model], caveat=caveat)
 
 
 @contextmanager
