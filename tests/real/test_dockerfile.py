@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,10 @@ from packhouse.errors import RegistrationFailed, VerificationFailed
 from packhouse.packaging.docker.base_images import PYTHON_IMAGE
 from packhouse.packaging.docker.builders import SOCKET_FOLDER, Builder, BuilderFailed, find_builder
 from packhouse.packaging.docker.dockerfile import Dockerfile
+from packhouse.release import read_release
 from packhouse.verification.validate import validate
 from tests.inference_servers import free_port
+from tests.jobs import write_job
 from tests.packaging_jobs import ONE, Packing, make_packing
 from tests.real.conftest import Packhouse
 
@@ -56,12 +59,14 @@ def packaging_with(builder: Builder, **settings: object) -> Dockerfile:
     return Dockerfile.model_validate({"name": "points", "build": True, "builder": builder.name, **settings})
 
 
+@pytest.mark.parametrize("in_mlflow_format", [False, True], ids=["plain", "mlflow"])
 def test_the_image_of_the_example_is_validated_scored_and_answers_a_standard_request(
-    builder: Builder, packhouse_alone: Packhouse, tmp_path: Path
+    builder: Builder, packhouse_alone: Packhouse, tmp_path: Path, in_mlflow_format: bool
 ) -> None:
     config = make_demo(tmp_path / "example", print)
     document = yaml.safe_load(config.read_text())
-    document["packaging"] = [{"type": "Dockerfile", "name": "digits", "build": True, "builder": builder.name}]
+    packaging = {"type": "Dockerfile", "name": "digits", "build": True, "builder": builder.name}
+    document["packaging"] = [{**packaging, "export_in_mlflow_format": in_mlflow_format}]
     config.write_text(yaml.safe_dump(document))
 
     (delivery,) = packhouse_alone.release(config)["deliveries"]
@@ -71,6 +76,7 @@ def test_the_image_of_the_example_is_validated_scored_and_answers_a_standard_req
     (model,) = delivery["validation"]["models"]
     assert model["placement"].keys() == {"CPUExecutionProvider"}
     assert f"built and run by {builder.name}" in model["environment"]
+    assert ("mlflow_model" in model["model_path"]) == in_mlflow_format
     image = model["environment"].split()[2].removesuffix(",")
     package = tmp_path / "example" / "packages" / "digits"
     with np.load(package / "docker_content" / "golden_samples.npz") as golden:
@@ -90,6 +96,29 @@ def test_the_image_of_the_example_is_validated_scored_and_answers_a_standard_req
     (output,) = [output for output in answer["outputs"] if output["name"] == names[1]]
     np.testing.assert_allclose(np.reshape(output["data"], output["shape"]), expected, atol=1e-3)
     assert answer["id"] == "1"
+
+
+def test_a_package_that_was_made_without_a_builder_is_the_same_with_one_and_then_its_image_is_validated(
+    builder: Builder, packhouse_alone: Packhouse, tmp_path: Path
+) -> None:
+    config = write_job(tmp_path, packaging=[{"type": "Dockerfile", "name": "points", "build": True}])
+    path = packhouse_alone.environment["PATH"]
+
+    packhouse_alone.environment["PATH"] = str(Path(sys.executable).parent)
+    printed = packhouse_alone.run("run", config)
+    without = read_release(tmp_path / "packages").deliveries[0]
+    packhouse_alone.environment["PATH"] = path
+    packhouse_alone.run("run", config)
+    built = read_release(tmp_path / "packages").deliveries[0]
+
+    assert without.caveat
+    assert f"Dockerfile: packages/points, {without.caveat}\n" in printed.replace(f"{tmp_path}/", "")
+    assert str(without.caveat).startswith("not built: no builder works here (docker is not installed; buildah is not")
+    assert without.registration
+    assert built.validation
+    assert built.caveat is None
+    assert f"built and run by {builder.name}" in built.validation.models[0].environment
+    assert built.package == without.package
 
 
 def test_two_builds_in_other_folders_at_other_times_by_other_users_give_the_same_digest(

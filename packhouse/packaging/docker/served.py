@@ -22,6 +22,7 @@ from packhouse.evaluation.runtimes import RuntimeEnvironments
 from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.docker.builders import SOCKET_FOLDER, BuilderFailed, find_builder
 from packhouse.packaging.docker.check import check_dockerfile
+from packhouse.packaging.docker.image_content import CONTENT
 from packhouse.packaging.docker.image_record import ImageRecord
 from packhouse.packaging.docker.inference_client import InferenceClient
 from packhouse.packaging.golden import fixed_batch
@@ -36,7 +37,6 @@ from packhouse.verification.unpacked import read_manifest, require_safe_model
 if TYPE_CHECKING:
     from packhouse.packaging.docker.dockerfile import Dockerfile
 
-CONTENT = "docker_content"
 SOCKET = "server.sock"
 LOG = "server.log"
 Server = Callable[[Path, Path], AbstractContextManager[subprocess.Popen[bytes]]]
