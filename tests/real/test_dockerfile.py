@@ -29,10 +29,12 @@ from tests.inference_servers import free_port
 from tests.jobs import write_job
 from tests.packaging_jobs import ONE, Packing, make_packing
 from tests.real.conftest import Packhouse
+from tests.real.faulty_relay import Fault, relaying
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("containers")]
 
 READY_S = 120
+RUN_S = 400
 REGISTRY = "docker-registry"
 
 
@@ -226,6 +228,61 @@ def test_a_registry_that_does_not_answer_may_answer_later(builder: Builder, pack
     with pytest.raises(RegistrationFailed, match="connection refused") as caught:
         packaging.register(package, packing.job, packing.workplace)
     assert caught.value.is_transient
+
+
+@pytest.mark.parametrize("fault", ["cut", "error"])
+def test_a_push_that_fails_midway_registers_nothing_and_the_next_one_completes(
+    builder: Builder, packing: Packing, registry: str, fault: Fault
+) -> None:
+    with relaying(registry, fault) as relay:
+        packaging = packaging_with(builder, push=True, repository=f"{relay.address}/models/points")
+        package = packing.create(packaging)
+        with packaging.open(package, packing.job, packing.workplace):
+            pass
+        with pytest.raises(RegistrationFailed, match="is not pushed") as caught:
+            packaging.register(package, packing.job, packing.workplace)
+        assert caught.value.is_transient, caught.value
+        assert tags_in(registry) == []
+
+        relay.mend()
+        (place,) = packaging.register(package, packing.job, packing.workplace)
+
+    assert tags_in(registry) == [packing.job.best.candidate[:12]]
+    assert digest_in(registry, packing.job.best.candidate[:12]) == place.rpartition("@")[2]
+
+
+def test_a_run_that_is_killed_while_it_pushes_registers_nothing_and_the_next_one_completes(
+    builder: Builder, packhouse_alone: Packhouse, registry: str, tmp_path: Path
+) -> None:
+    with relaying(registry, "hold") as relay:
+        packaging = {"type": "Dockerfile", "name": "points", "build": True, "builder": builder.name, "push": True}
+        repository = f"{relay.address}/models/points"
+        config = write_job(tmp_path, packaging=[{**packaging, "repository": repository, "tag": "1.0"}])
+        killed = packhouse_alone.start("run", config)
+        assert relay.held.wait(RUN_S), "nothing was pushed"
+        killed.kill()
+        assert relay.left.wait(READY_S), "the builder goes on without the run"
+        relay.mend()
+        assert tags_in(registry) == []
+        assert not (tmp_path / "packages" / "points").exists()
+
+        (delivery,) = packhouse_alone.release(config)["deliveries"]
+
+    assert delivery["registration"]["places"][0] == f"{repository}@{digest_in(registry, '1.0')}"
+    assert (tmp_path / "packages" / "points" / "Dockerfile").exists()
+
+
+def tags_in(registry: str) -> list[str]:
+    """Return the tags that the registry has of the image."""
+    found = httpx.get(f"http://{registry}/v2/models/points/tags/list")
+    return [] if found.status_code == 404 else found.raise_for_status().json()["tags"] or []
+
+
+def digest_in(registry: str, tag: str) -> str:
+    """Return the digest of the image of a tag."""
+    accepted = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+    found = httpx.head(f"http://{registry}/v2/models/points/manifests/{tag}", headers={"Accept": accepted})
+    return found.raise_for_status().headers["Docker-Content-Digest"]
 
 
 def wait_for(client: httpx.Client) -> None:

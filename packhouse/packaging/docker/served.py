@@ -25,6 +25,7 @@ from packhouse.packaging.docker.check import check_dockerfile
 from packhouse.packaging.docker.image_content import CONTENT
 from packhouse.packaging.docker.image_record import ImageRecord
 from packhouse.packaging.docker.inference_client import InferenceClient
+from packhouse.packaging.docker.tied import tied
 from packhouse.packaging.golden import fixed_batch
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.packaging.manifest import PackagedCandidate
@@ -88,7 +89,7 @@ def opened_server(
             variables = {"PYTHONPATH": str(content / "server"), "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
             with log.open("wb") as sink:
                 process = subprocess.Popen(
-                    [python, *arguments],
+                    tied([python, *arguments]),
                     stdin=subprocess.DEVNULL,
                     stdout=sink,
                     stderr=subprocess.STDOUT,
