@@ -110,8 +110,11 @@ def test_a_package_that_was_made_without_a_builder_is_the_same_with_one_and_then
     printed = packhouse_alone.run("run", config)
     without = read_release(tmp_path / "packages").deliveries[0]
     packhouse_alone.environment["PATH"] = path
+    assert planned(packhouse_alone, config) == (False, None)
     packhouse_alone.run("run", config)
     built = read_release(tmp_path / "packages").deliveries[0]
+    packhouse_alone.environment["PATH"] = str(Path(sys.executable).parent)
+    assert planned(packhouse_alone, config) == (True, None)
 
     assert without.caveat
     assert f"Dockerfile: packages/points, {without.caveat}\n" in printed.replace(f"{tmp_path}/", "")
@@ -270,6 +273,12 @@ def test_a_run_that_is_killed_while_it_pushes_registers_nothing_and_the_next_one
 
     assert delivery["registration"]["places"][0] == f"{repository}@{digest_in(registry, '1.0')}"
     assert (tmp_path / "packages" / "points" / "Dockerfile").exists()
+
+
+def planned(packhouse: Packhouse, config: Path) -> tuple[bool, str | None]:
+    """Return whether the package is cached, and what could not be checked of it."""
+    (package,) = json.loads(packhouse.run("plan", config, "--json"))["packages"]
+    return package["is_cached"], package["caveat"]
 
 
 def tags_in(registry: str) -> list[str]:

@@ -34,11 +34,8 @@ def served_model(
     Raises:
         PackagingFailed: a file of the candidate has a name that is taken; or MLflow could not load the model.
     """
-    candidate, accelerator, path = (
-        job.candidate(best.candidate),
-        job.accelerator(best.accelerator),
-        model_path(in_mlflow_format),
-    )
+    candidate, accelerator = job.candidate(best.candidate), job.accelerator(best.accelerator)
+    path = model_path(in_mlflow_format)
     serving = {
         "name": name,
         "version": candidate.digest,

@@ -36,7 +36,6 @@ def push_validated(package: Path, packaging: "Dockerfile", job: PackagingJob, wo
             )
         digest = builder.push(image, reference)
     except BuilderFailed as error:
-        raise RegistrationFailed(
-            f"{reference} is not pushed: {error}", is_transient=bool(MAY_PASS.search(str(error)))
-        ) from error
+        may_pass = MAY_PASS.search(str(error)) is not None
+        raise RegistrationFailed(f"{reference} is not pushed: {error}", is_transient=may_pass) from error
     return f"{reference.rpartition(':')[0]}@{digest}"
