@@ -88,6 +88,8 @@ def plan(config: ConfigArgument = DEFAULT_CONFIG, as_json: JsonOption = False) -
             out.print(f"{package.type} ({state}): {package.what}")
             for call in package.remote_calls:
                 out.print(f"    {call}", markup=False, highlight=False)
+            if package.caveat:
+                out.print(f"    {package.caveat}", markup=False, highlight=False)
         for doubt in shown.doubtful_accelerators:
             out.print(doubt, markup=False)
         for merged in (candidate for candidate in prepared.plan.candidates if candidate.same_as):
@@ -303,8 +305,9 @@ def _run(path: Path, as_json: bool, verbose: bool) -> None:
         _print_json(release.model_dump(mode="json"))
     else:
         _print_ranking(release)
-        for package in release.packages:
-            out.print(f"{package.type}: {config.output_dir / package.name}")
+        for delivery in release.delivered:
+            caveat = f", {delivery.caveat}" if delivery.caveat else ""
+            out.print(f"{delivery.type}: {config.output_dir / delivery.name}{caveat}", markup=False)
         out.print(f"Report: {config.output_dir / 'report.html'}")
     if not release.is_complete:
         err.print(f"[red]{escape(release.verdict)}[/]")

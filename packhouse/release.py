@@ -14,6 +14,7 @@ from packhouse.comparison import Compare, compare_intervals
 from packhouse.errors import InputError
 from packhouse.evaluation.records import Evaluation
 from packhouse.evaluation.tournament import Summary
+from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.job import PackagingJob
 from packhouse.plan import Plan
 from packhouse.ranking import Objective, rank
@@ -96,11 +97,16 @@ class Delivery(Record):
     failure: StepFailure | None = None
 
     @property
+    def caveat(self) -> Caveat | None:
+        """What could not be checked of the package."""
+        return self.validation.caveat if self.validation else None
+
+    @property
     def sentence(self) -> str:
         """What happened, in one sentence."""
         if self.failure:
             return f"{self.name} {NOT_PASSED[self.failure.step]}: {self.failure.reason}"
-        return f"{self.name} is made"
+        return f"{self.name} is made, and {self.caveat}" if self.caveat else f"{self.name} is made"
 
 
 class Release(Record):
@@ -154,7 +160,8 @@ class Release(Record):
         if causes:
             return ". ".join(causes)
         best = self.job.best
-        made = ", ".join(package.name for package in self.packages) or "no packages"
+        named = [f"{item.name} ({item.caveat.what})" if item.caveat else item.name for item in self.delivered]
+        made = ", ".join(named) or "no packages"
         return f"{self.job.candidate(best.candidate).name} ranks first ({best.accelerator}); made {made}"
 
 

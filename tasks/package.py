@@ -51,6 +51,11 @@ def score_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
     return "score-" + _checked_digest(parameters)
 
 
+def still_holds(record: Validation | Score, packaging: Packaging) -> bool:
+    """Whether a package need not be looked at again: there was no caveat, or there would still be one."""
+    return record.caveat is None or packaging.caveat() is not None
+
+
 def _checked_digest(parameters: dict[str, Any]) -> str:
     return digest_of([package_key(None, parameters), parameters["package"].digest])
 
@@ -87,7 +92,8 @@ def validate_package(job: PackagingJob, packaging: Packaging, package: Package) 
         with packaging.open(made, job, workplace) as opened:
             validation = validate(opened, job, workplace.store)
         _require_unchanged(package, made)
-    _log(packaging, f"validated: {len(validation.models)} models of {validation.files} files")
+    caveat = f", {validation.caveat}" if validation.caveat else ""
+    _log(packaging, f"validated: {len(validation.models)} models of {validation.files} files{caveat}")
     return validation
 
 
@@ -146,10 +152,11 @@ def deliver_package(job: PackagingJob, packaging: Packaging, output_dir: Path) -
     settings = packaging.model_dump(mode="json")
     delivery = Delivery(type=packaging.type, name=packaging.output_name, settings=settings)
     made = partial(has_its_files, store=artifact_store())
+    checked = partial(still_holds, packaging=packaging)
     steps: dict[Step, Callable[[Delivery], dict[str, Any]]] = {
         "create": lambda _: {"package": result_of(create_package, (job, packaging), made)},
-        "validate": lambda done: {"validation": result_of(validate_package, (job, packaging, done.package))},
-        "score": lambda done: {"score": result_of(score_package, (job, packaging, done.package))},
+        "validate": lambda done: {"validation": result_of(validate_package, (job, packaging, done.package), checked)},
+        "score": lambda done: {"score": result_of(score_package, (job, packaging, done.package), checked)},
         "register": lambda done: {"registration": result_of(register_package, (job, packaging, done.package, output_dir))},
     }
     for step, take in steps.items():

@@ -23,7 +23,7 @@ from packhouse.verification.score import Score
 from packhouse.verification.validate import Validation
 from tasks.evaluate import has_its_files
 from tasks.package import has_its_files as package_has_its_files
-from tasks.package import package_key, score_key, validation_key
+from tasks.package import package_key, score_key, still_holds, validation_key
 from tasks.storage import result_folder, runtime_environments
 from tasks.time import can_be_reused
 
@@ -57,13 +57,14 @@ class PlannedTiming:
 class PlannedPackage:
     """A package of the plan; whether it is in the result storage is known only where all evaluations are (else None).
 
-    `remote_calls` is what registering it asks of other systems.
+    `remote_calls` is what registering it asks of other systems, and `caveat` what could not be checked of it here.
     """
 
     type: str
     what: str
     is_cached: bool | None
     remote_calls: tuple[str, ...]
+    caveat: str | None
 
 
 @dataclass(frozen=True)
@@ -137,25 +138,30 @@ def _timing(plan: Plan, spec: str, evaluations: Sequence[Evaluation | None]) -> 
 
 
 def _planned(index: int, packaging: Packaging, plan: Plan, gradings: Sequence[Grading]) -> PlannedPackage:
-    is_cached = None
+    is_cached, validation = None, None
     if len(gradings) == len(plan.config.accelerators):
         store = ArtifactStore(result_folder())
         job = decide(plan, gradings, Evidence(store, plan.data))
-        is_cached = _is_packaged({"job": job, "packaging": packaging}, store)
+        validation = _validation({"job": job, "packaging": packaging}, store)
+        is_cached = validation is not None
     with asking(packaging, "plan", index):
         what = packaging.plan()
     with asking(packaging, "remote_calls", index):
         calls = tuple(packaging.remote_calls())
-    return PlannedPackage(packaging.type, what, is_cached, calls)
+    with asking(packaging, "caveat", index):
+        caveat = validation.caveat if validation else packaging.caveat()
+    return PlannedPackage(packaging.type, what, is_cached, calls, str(caveat) if caveat else None)
 
 
-def _is_packaged(parameters: dict[str, Any], store: ArtifactStore) -> bool:
-    """Whether a package is made, validated and scored; registering it again costs next to nothing."""
+def _validation(parameters: dict[str, Any], store: ArtifactStore) -> Validation | None:
+    """Return what was found of a package that is made, validated and scored; registering it again costs next to nothing."""
     package = _read(package_key(None, parameters), Package)
     if package is None or not package_has_its_files(package, store):
-        return False
+        return None
     checked = {**parameters, "package": package}
-    return all((_read(validation_key(None, checked), Validation), _read(score_key(None, checked), Score)))
+    validation, score = _read(validation_key(None, checked), Validation), _read(score_key(None, checked), Score)
+    hold = all(record is not None and still_holds(record, parameters["packaging"]) for record in (validation, score))
+    return validation if hold else None
 
 
 def _cached(request: EvaluationRequest) -> Evaluation | None:

@@ -24,6 +24,7 @@ def write_served_model(folder: Path, model: Path, *, name: str = "points", **cha
     described: dict[str, Any] = {
         "name": name,
         "version": "1",
+        "model_path": "model.onnx",
         "accelerator": "cpu-cpu",
         "device": "cpu",
         "plugin": None,

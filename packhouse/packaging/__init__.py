@@ -29,6 +29,7 @@ from packhouse.records import Record, digest_of
 
 if TYPE_CHECKING:
     from packhouse.packaging.archive import write_archive, write_folder
+    from packhouse.packaging.caveat import Caveat
     from packhouse.packaging.contents import Content
     from packhouse.packaging.manifest import PackagedCandidate
     from packhouse.packaging.ranked_model import packed_model
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from packhouse.verification.opened import OpenModel, OpenPackage, Predictions
 
 __all__ = [
+    "Caveat",
     "Content",
     "OpenModel",
     "OpenPackage",
@@ -52,6 +54,7 @@ __all__ = [
 
 # Imported when they are asked for: these modules themselves begin with an import of this one.
 IMPORTED_WHEN_USED = {
+    "Caveat": "packhouse.packaging.caveat",
     "Content": "packhouse.packaging.contents",
     "OpenModel": "packhouse.verification.opened",
     "OpenPackage": "packhouse.verification.opened",
@@ -142,6 +145,13 @@ class Packaging(Record):
     def problems(self) -> Sequence[Problem]:
         """Return what can be known to be wrong before any work starts; `where` is relative to this configuration."""
         return ()
+
+    def caveat(self) -> "Caveat | None":
+        """Return what of the package cannot be checked here, which is no reason to refuse it; by default nothing.
+
+        `open` says the same of what it opened. Such a check is not relied on any longer once it can be done without a caveat.
+        """
+        return None
 
     @abstractmethod
     def plan(self) -> str:

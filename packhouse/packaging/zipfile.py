@@ -23,7 +23,6 @@ from packhouse.packaging.seal import sealed
 from packhouse.ranking import Ranked
 
 MODELS = "CandidateModels"
-MLFLOW = "mlflow_model"
 SAMPLES = "SampleCode"
 
 
@@ -80,7 +79,9 @@ class Zipfile(Packaging):
             if ranked is None:
                 continue
             folder = f"{MODELS}/{ranked.accelerator}/BestCandidateModel_{ranked.rank}"
-            model_path = f"{folder}/{MLFLOW}/{MODEL_NAME}" if self.export_in_mlflow_format else f"{folder}/{MODEL_NAME}"
+            model_path = (
+                f"{folder}/{mlflow_format.FOLDER}/{MODEL_NAME}" if self.export_in_mlflow_format else f"{folder}/{MODEL_NAME}"
+            )
             info = model_info(job, overall, model_path)
             contents |= below(folder, self._candidate(job, ranked, info, workplace.store))
             ranks.append(info)
@@ -108,6 +109,5 @@ class Zipfile(Packaging):
     def _candidate(self, job: PackagingJob, ranked: Ranked, info: dict[str, Any], store: ArtifactStore) -> dict[str, Content]:
         candidate, described = job.candidate(ranked.candidate), candidate_files(job, ranked, info, store)
         if self.export_in_mlflow_format:
-            model = model_contents(candidate, store, mlflow_format.description(job, ranked, store))
-            return {**below(MLFLOW, model), **described}
+            return {**mlflow_format.model_folder(job, ranked, store), **described}
         return model_contents(candidate, store, described)

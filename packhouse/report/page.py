@@ -103,8 +103,8 @@ def headline(job: PackagingJob) -> str:
 
 
 def delivery_texts(delivery: "Delivery") -> list[str]:
-    """Return what was found when a package was validated and scored, and where it is, one text for each."""
-    texts = []
+    """Return what could not be checked of a package, what was found otherwise, and where it is, one text for each."""
+    texts = [f"Caveat: {delivery.caveat}"] if delivery.caveat else []
     if validation := delivery.validation:
         environments = " and ".join(dict.fromkeys(model.environment for model in validation.models))
         count = len(validation.models)

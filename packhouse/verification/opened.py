@@ -16,6 +16,7 @@ from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.runtimes import RuntimeEnvironments
 from packhouse.evaluation.session_host import SessionHost
 from packhouse.evaluation.sessions import session_arguments
+from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.runtime_packages import RUNTIME_FOLDER
@@ -53,10 +54,11 @@ class OpenModel(Protocol):
 
 @dataclass(frozen=True)
 class OpenPackage:
-    """An open package: how many files it has, and its models."""
+    """An open package: how many files it has, its models, and what could not be done to open it as its consumers would."""
 
     files: int
     models: Sequence[OpenModel]
+    caveat: Caveat | None = None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from packhouse.artifacts import ArtifactStore
 from packhouse.errors import VerificationFailed
 from packhouse.evaluation.quality import quality
 from packhouse.metrics import QUALITY_TYPES
+from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.job import PackagingJob
 from packhouse.records import Record
 from packhouse.verification.opened import OpenModel, OpenPackage
@@ -25,10 +26,11 @@ class ScoredMetric(Record):
 
 
 class Score(Record):
-    """What a package scored on so many samples; no metrics where none is of quality."""
+    """What a package scored on so many samples, no metrics where none is of quality; and what could not be done for it."""
 
     samples: int
     metrics: tuple[ScoredMetric, ...]
+    caveat: Caveat | None = None
 
 
 def score(opened: OpenPackage, job: PackagingJob, store: ArtifactStore) -> Score:
@@ -41,7 +43,7 @@ def score(opened: OpenPackage, job: PackagingJob, store: ArtifactStore) -> Score
     payload = Payload.of(job, store)
     judged = any(metric.type in QUALITY_TYPES for metric in job.metrics)
     metrics = [item for model in opened.models for item in _scored(model, payload, job)] if judged else []
-    return Score(samples=len(payload.ids) if judged else 0, metrics=tuple(metrics))
+    return Score(samples=len(payload.ids) if judged else 0, metrics=tuple(metrics), caveat=opened.caveat)
 
 
 def _scored(model: OpenModel, payload: Payload, job: PackagingJob) -> list[ScoredMetric]:

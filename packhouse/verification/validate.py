@@ -8,6 +8,7 @@ from packhouse.artifacts import ArtifactStore
 from packhouse.candidates import TensorInfo
 from packhouse.errors import VerificationFailed
 from packhouse.evaluation.data import Array
+from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.golden import ATOL, RTOL, expected_outputs
 from packhouse.packaging.job import PackagingJob
 from packhouse.packaging.manifest import PackagedCandidate
@@ -31,10 +32,11 @@ class ValidatedModel(Record):
 
 
 class Validation(Record):
-    """A package whose copy was opened and run: its number of files and its models."""
+    """A package whose copy was opened and run: its number of files, its models, and what could not be checked."""
 
     files: int
     models: tuple[ValidatedModel, ...]
+    caveat: Caveat | None = None
 
 
 def validate(opened: OpenPackage, job: PackagingJob, store: ArtifactStore) -> Validation:
@@ -48,7 +50,8 @@ def validate(opened: OpenPackage, job: PackagingJob, store: ArtifactStore) -> Va
     if not opened.models:
         raise VerificationFailed("there is no model in it")
     payload = Payload.of(job, store)
-    return Validation(files=opened.files, models=tuple(_validated(model, payload, job, store) for model in opened.models))
+    models = tuple(_validated(model, payload, job, store) for model in opened.models)
+    return Validation(files=opened.files, models=models, caveat=opened.caveat)
 
 
 def _validated(model: OpenModel, payload: Payload, job: PackagingJob, store: ArtifactStore) -> ValidatedModel:

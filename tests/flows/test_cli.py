@@ -120,6 +120,17 @@ def test_plan_tells_what_would_run_and_what_would_be_made(tmp_path: Path) -> Non
     assert not (tmp_path / "packages").exists()
 
 
+def test_plan_warns_of_an_image_that_will_not_be_built_for_there_is_no_builder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config = write_job(tmp_path, packaging={"type": "Dockerfile", "build": True})
+    warning = "not built: no builder works here (docker is not installed; buildah"
+    assert f"    {warning}" in call("plan", config).stdout
+    (package,) = json.loads(call("plan", config, "--json").stdout)["packages"]
+    assert package["caveat"].startswith(warning)
+
+
 def test_plan_names_candidates_that_are_the_same(tmp_path: Path) -> None:
     config = write_job(tmp_path)
     write_classifier(tmp_path / "candidates" / "copy.onnx")

@@ -24,6 +24,7 @@ IN_MLFLOW_FORMAT = {
     "MLflowModel": MLflowModel(),
     "Zipfile": Zipfile(export_in_mlflow_format=True, include_runtime_packages=False),
     "AzureMLModels": AzureMLModels(export_in_mlflow_format=True),
+    "Dockerfile": Dockerfile(export_in_mlflow_format=True),
 }
 
 

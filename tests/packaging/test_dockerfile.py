@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -26,13 +28,23 @@ from packhouse.records import digest_of
 from packhouse.verification.payload import Payload
 from packhouse.verification.score import score
 from packhouse.verification.validate import validate
-from tests.classifiers import write_classifier
+from tests.classifiers import points, write_classifier
 from tests.jobs import write_job
-from tests.packaging_jobs import CPU, EXACT, GPU, NEAR, ONE, Grades, Packing, make_packing
+from tests.packaging_jobs import CPU, EXACT, GPU, NEAR, ONE, Grades, Packing, make_packing, predict
 
+IN_MLFLOW_FORMAT = Dockerfile(name="points", export_in_mlflow_format=True)
 HADOLINT = str(Path(sys.executable).with_name("hadolint"))
 DIGEST = "sha256:" + 64 * "a"
 OWN_FILES = {"Dockerfile", "grading.html", "manifest.json", "sbom.cdx.json", "verify.py"}
+MLFLOW = {
+    "MLmodel",
+    "conda.yaml",
+    "input_example.json",
+    "model.onnx",
+    "python_env.yaml",
+    "requirements.txt",
+    "serving_input_example.json",
+}
 DESCRIPTION = {
     "configurations.json",
     "golden_samples.npz",
@@ -369,18 +381,93 @@ def test_options_may_name_variables_and_secrets_whose_values_come_from_elsewhere
     assert Dockerfile(run_options=variables).run_options == variables
 
 
-def test_olives_key_for_mlflows_format_is_taken_where_it_asks_for_nothing(tmp_path: Path) -> None:
-    olives = {"type": "Dockerfile", "config": {"export_in_mlflow_format": False}}
-    assert load_config(write_job(tmp_path, packaging=olives)).packaging == (Dockerfile(),)
-    asking = {"type": "Dockerfile", "config": {"export_in_mlflow_format": True}}
-    with pytest.raises(InputError, match=r"export_in_mlflow_format: .*does not load with MLflow → add .* MLflowModel"):
-        load_config(write_job(tmp_path, packaging=asking))
+@pytest.fixture(scope="module")
+def mlflow_package(packing: Packing) -> Path:
+    return packing.create(IN_MLFLOW_FORMAT)
+
+
+def test_in_mlflow_format_the_model_is_an_mlflow_model_folder_and_all_else_stays_where_it_is(
+    package: Path, mlflow_package: Path
+) -> None:
+    content = mlflow_package / "docker_content"
+    assert {path.name for path in (content / "mlflow_model").iterdir()} == MLFLOW
+    assert {path.name for path in content.iterdir() if path.is_file()} == DESCRIPTION - {"model.onnx"}
+    assert (content / "requirements.txt").read_bytes() == (package / "docker_content" / "requirements.txt").read_bytes()
+    described = json.loads((content / "model_info.json").read_text())["model_config"]["config"]["model_path"]
+    assert described == "docker_content/mlflow_model/model.onnx"
+    assert last(mlflow_package, "LABEL") == last(package, "LABEL")
+
+
+def test_mlflow_loads_the_model_from_the_unpacked_folder_and_it_predicts_like_onnxruntime(
+    mlflow_package: Path, tmp_path: Path
+) -> None:
+    import mlflow.onnx
+    import mlflow.pyfunc
+
+    folder = Path(shutil.copytree(mlflow_package / "docker_content" / "mlflow_model", tmp_path / "moved"))
+    samples, _ = points(8)
+    expected = predict(mlflow_package / "docker_content" / "mlflow_model" / "model.onnx", samples)["y"]
+    np.testing.assert_array_equal(mlflow.pyfunc.load_model(str(folder)).predict(samples)["y"], expected)
+    loaded = mlflow.onnx.load_model(str(folder))
+    assert loaded.SerializeToString() == (folder / "model.onnx").read_bytes()
+
+
+def test_the_same_server_serves_an_mlflow_model_and_does_what_was_evaluated(packing: Packing, mlflow_package: Path) -> None:
+    with IN_MLFLOW_FORMAT.open(mlflow_package, packing.job, packing.workplace) as opened:
+        (model,) = validate(opened, packing.job, packing.workplace.store).models
+    assert model.model_path == "docker_content/mlflow_model/model.onnx"
+    assert (model.placement, model.difference) == ({"CPUExecutionProvider": 2}, 0.0)
+    done = subprocess.run([sys.executable, str(mlflow_package / "verify.py")], check=False, capture_output=True, text=True)
+    assert "docker_content/mlflow_model/model.onnx: loads on CPUExecutionProvider" in done.stdout, done.stdout
+
+
+def test_external_data_and_further_files_lie_beside_the_model_in_mlflow_format(
+    tmp_path: Path, make: Callable[..., Packing]
+) -> None:
+    write_classifier(tmp_path / "candidates" / "model" / "net.onnx", external="weights.bin")
+    (tmp_path / "candidates" / "model" / "serving.json").write_text("the candidate's own")
+    packing = make(tmp_path, {CPU: {"model": (0.97, 1.0)}})
+    made = packing.create(IN_MLFLOW_FORMAT)
+    assert (made / "docker_content" / "mlflow_model" / "serving.json").read_text() == "the candidate's own"
+    with IN_MLFLOW_FORMAT.open(made, packing.job, packing.workplace) as opened:
+        validate(opened, packing.job, packing.workplace.store)
+    with pytest.raises(PackagingFailed, match=r"'serving.json' .*rename"):
+        packing.create(Dockerfile(name="points"))
+
+
+def test_hadolint_finds_nothing_in_mlflow_format(mlflow_package: Path) -> None:
+    check_dockerfile(mlflow_package)
+    done = subprocess.run([HADOLINT, str(mlflow_package / "Dockerfile")], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_model_of_a_plug_in_provider_is_refused_in_mlflow_format_which_would_not_load_it(tmp_path: Path) -> None:
+    plugin = {
+        "device": "npu",
+        "execution_provider": "QNNExecutionProvider",
+        "runtime": ["onnxruntime==1.31.1", "onnxruntime-qnn==2.7.0"],
+        "plugin": "onnxruntime_qnn",
+    }
+    packing = make_packing(tmp_path, {"npu-qnn": {EXACT: (0.9, 1.0)}}, accelerators=[plugin])
+    with pytest.raises(
+        PackagingFailed, match="onnxruntime_qnn, which MLflow does not load; set export_in_mlflow_format to false"
+    ):
+        packing.create(IN_MLFLOW_FORMAT)
+
+
+def test_olives_key_for_mlflows_format_is_taken_as_it_is(tmp_path: Path) -> None:
+    olives = {"type": "Dockerfile", "config": {"export_in_mlflow_format": True}}
+    config = load_config(write_job(tmp_path, packaging=olives))
+    assert config.packaging == (Dockerfile(export_in_mlflow_format=True),)
+    assert "the best candidate as an MLflow model over HTTP" in config.packaging[0].plan()
 
 
 def test_plan_says_what_is_done_and_that_a_tag_may_drift() -> None:
     assert "not built; python:3.11-slim may become another image" in Dockerfile(base_image="python:3.11-slim").plan()
     assert "may become" not in Dockerfile(base_image=f"python@{DIGEST}").plan()
-    assert "pushed to a/b" in Dockerfile(build=True, push=True, repository="a/b").plan()
+    assert "HTTP, built, and run to validate it, pushed to a/b" in Dockerfile(build=True, push=True, repository="a/b").plan()
+    assert "HTTP, built by podman, and run to validate it" in Dockerfile(build=True, builder="podman").plan()
+    assert "HTTP, built if a builder works here, and run to validate it" in Dockerfile(build=True).plan()
 
 
 def test_a_provider_that_needs_more_than_wheels_needs_a_base_image() -> None:
@@ -403,13 +490,96 @@ def test_the_best_of_all_accelerators_is_served_where_it_is_best(tmp_path: Path,
     assert 'NVIDIA_VISIBLE_DEVICES="all"' in last(package, "ENV")
 
 
-def test_without_a_builder_a_build_is_refused_before_work_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    config = load_config(write_job(tmp_path, packaging=[{"type": "Dockerfile", "build": True}]))
-    with pytest.raises(
-        InputError, match=r"packaging\[0\].build: no builder works here: docker is not installed; buildah is not"
-    ):
+@pytest.fixture
+def no_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the builders away; what uv and hadolint need is in the environment of this Python."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a program of the name of docker work, as far as anybody has asked."""
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"builder": "podman"}, r"packaging\[0\].builder: does not work here: podman is not installed → install or start it"),
+        (
+            {"push": True, "repository": "a/b"},
+            r"packaging\[0\].push: needs a builder.*: docker is not installed; buildah is not.*set push: false",
+        ),
+    ],
+    ids=["builder", "push"],
+)
+@pytest.mark.usefixtures("no_builder")
+def test_a_builder_that_is_named_or_needed_and_does_not_work_is_refused_before_work_starts(
+    tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    config = load_config(write_job(tmp_path, packaging=[{"type": "Dockerfile", "build": True, **settings}]))
+    with pytest.raises(InputError, match=reason):
         prepare(config)
+    assert Dockerfile(build=True, **settings).caveat() is None
+
+
+@pytest.mark.usefixtures("no_builder")
+def test_without_a_builder_a_build_is_planned_with_a_caveat_that_says_why_and_what_to_do(tmp_path: Path) -> None:
+    config = load_config(write_job(tmp_path, packaging=[{"type": "Dockerfile", "build": True}]))
+    (packaging,) = prepare(config).plan.config.packaging
+    assert str(packaging.caveat()) == (
+        "not built: no builder works here (docker is not installed; buildah is not installed; podman is not installed); "
+        "install or start one of them and run again, or set build: false"
+    )
+    assert Dockerfile(build=False).caveat() is None
+
+
+@pytest.mark.usefixtures("docker")
+def test_with_a_builder_there_is_no_caveat() -> None:
+    assert Dockerfile(build=True).caveat() is None
+
+
+def test_without_a_builder_a_package_is_run_in_a_fresh_environment_and_its_records_say_not_built(
+    packing: Packing, package: Path, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue("no_builder")
+    packaging = Dockerfile(name="points", build=True)
+    made = packing.create(packaging)
+    assert contents(made) == contents(package)
+    job = packing.job.model_copy(update={"metrics": ()})
+    with packaging.open(made, job, packing.workplace) as opened:
+        validation = validate(opened, job, packing.workplace.store)
+        scored = score(opened, job, packing.workplace.store)
+    assert (validation.models[0].placement, validation.models[0].difference) == ({"CPUExecutionProvider": 2}, 0.0)
+    assert validation.caveat == scored.caveat == packaging.caveat()
+    assert validation.caveat is not None
+    assert validation.caveat.what == "not built"
+
+
+@pytest.mark.usefixtures("no_builder")
+def test_without_a_builder_what_would_be_refused_still_is(packing: Packing, package: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(package, tmp_path / "points"))
+    change(broken, "Dockerfile", "USER 10001:10001", "USER root")
+    with (
+        pytest.raises(VerificationFailed, match="leaves the server to root"),
+        Dockerfile(name="points", build=True).open(broken, packing.job, packing.workplace),
+    ):
+        pass
+
+
+def test_whether_there_is_a_builder_is_no_part_of_the_packages_key(request: pytest.FixtureRequest) -> None:
+    packaging = Dockerfile(build=True)
+    request.getfixturevalue("no_builder")
+    before = packaging.content_digest
+    request.getfixturevalue("docker")
+    assert packaging.content_digest == before
+
+
+@pytest.mark.usefixtures("no_builder")
+def test_the_reason_of_a_builder_that_is_not_installed_is_said() -> None:
     with pytest.raises(BuilderFailed, match=r"^podman is not installed$"):
         find_builder("podman")
 

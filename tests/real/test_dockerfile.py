@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,14 +23,18 @@ from packhouse.errors import RegistrationFailed, VerificationFailed
 from packhouse.packaging.docker.base_images import PYTHON_IMAGE
 from packhouse.packaging.docker.builders import SOCKET_FOLDER, Builder, BuilderFailed, find_builder
 from packhouse.packaging.docker.dockerfile import Dockerfile
+from packhouse.release import read_release
 from packhouse.verification.validate import validate
 from tests.inference_servers import free_port
+from tests.jobs import write_job
 from tests.packaging_jobs import ONE, Packing, make_packing
 from tests.real.conftest import Packhouse
+from tests.real.faulty_relay import Fault, relaying
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("containers")]
 
 READY_S = 120
+RUN_S = 400
 REGISTRY = "docker-registry"
 
 
@@ -56,12 +61,14 @@ def packaging_with(builder: Builder, **settings: object) -> Dockerfile:
     return Dockerfile.model_validate({"name": "points", "build": True, "builder": builder.name, **settings})
 
 
+@pytest.mark.parametrize("in_mlflow_format", [False, True], ids=["plain", "mlflow"])
 def test_the_image_of_the_example_is_validated_scored_and_answers_a_standard_request(
-    builder: Builder, packhouse_alone: Packhouse, tmp_path: Path
+    builder: Builder, packhouse_alone: Packhouse, tmp_path: Path, in_mlflow_format: bool
 ) -> None:
     config = make_demo(tmp_path / "example", print)
     document = yaml.safe_load(config.read_text())
-    document["packaging"] = [{"type": "Dockerfile", "name": "digits", "build": True, "builder": builder.name}]
+    packaging = {"type": "Dockerfile", "name": "digits", "build": True, "builder": builder.name}
+    document["packaging"] = [{**packaging, "export_in_mlflow_format": in_mlflow_format}]
     config.write_text(yaml.safe_dump(document))
 
     (delivery,) = packhouse_alone.release(config)["deliveries"]
@@ -71,6 +78,7 @@ def test_the_image_of_the_example_is_validated_scored_and_answers_a_standard_req
     (model,) = delivery["validation"]["models"]
     assert model["placement"].keys() == {"CPUExecutionProvider"}
     assert f"built and run by {builder.name}" in model["environment"]
+    assert ("mlflow_model" in model["model_path"]) == in_mlflow_format
     image = model["environment"].split()[2].removesuffix(",")
     package = tmp_path / "example" / "packages" / "digits"
     with np.load(package / "docker_content" / "golden_samples.npz") as golden:
@@ -90,6 +98,32 @@ def test_the_image_of_the_example_is_validated_scored_and_answers_a_standard_req
     (output,) = [output for output in answer["outputs"] if output["name"] == names[1]]
     np.testing.assert_allclose(np.reshape(output["data"], output["shape"]), expected, atol=1e-3)
     assert answer["id"] == "1"
+
+
+def test_a_package_that_was_made_without_a_builder_is_the_same_with_one_and_then_its_image_is_validated(
+    builder: Builder, packhouse_alone: Packhouse, tmp_path: Path
+) -> None:
+    config = write_job(tmp_path, packaging=[{"type": "Dockerfile", "name": "points", "build": True}])
+    path = packhouse_alone.environment["PATH"]
+
+    packhouse_alone.environment["PATH"] = str(Path(sys.executable).parent)
+    printed = packhouse_alone.run("run", config)
+    without = read_release(tmp_path / "packages").deliveries[0]
+    packhouse_alone.environment["PATH"] = path
+    assert planned(packhouse_alone, config) == (False, None)
+    packhouse_alone.run("run", config)
+    built = read_release(tmp_path / "packages").deliveries[0]
+    packhouse_alone.environment["PATH"] = str(Path(sys.executable).parent)
+    assert planned(packhouse_alone, config) == (True, None)
+
+    assert without.caveat
+    assert f"Dockerfile: packages/points, {without.caveat}\n" in printed.replace(f"{tmp_path}/", "")
+    assert str(without.caveat).startswith("not built: no builder works here (docker is not installed; buildah is not")
+    assert without.registration
+    assert built.validation
+    assert built.caveat is None
+    assert f"built and run by {builder.name}" in built.validation.models[0].environment
+    assert built.package == without.package
 
 
 def test_two_builds_in_other_folders_at_other_times_by_other_users_give_the_same_digest(
@@ -197,6 +231,67 @@ def test_a_registry_that_does_not_answer_may_answer_later(builder: Builder, pack
     with pytest.raises(RegistrationFailed, match="connection refused") as caught:
         packaging.register(package, packing.job, packing.workplace)
     assert caught.value.is_transient
+
+
+@pytest.mark.parametrize("fault", ["cut", "error"])
+def test_a_push_that_fails_midway_registers_nothing_and_the_next_one_completes(
+    builder: Builder, packing: Packing, registry: str, fault: Fault
+) -> None:
+    with relaying(registry, fault) as relay:
+        packaging = packaging_with(builder, push=True, repository=f"{relay.address}/models/points")
+        package = packing.create(packaging)
+        with packaging.open(package, packing.job, packing.workplace):
+            pass
+        with pytest.raises(RegistrationFailed, match="is not pushed") as caught:
+            packaging.register(package, packing.job, packing.workplace)
+        assert caught.value.is_transient, caught.value
+        assert tags_in(registry) == []
+
+        relay.mend()
+        (place,) = packaging.register(package, packing.job, packing.workplace)
+
+    assert tags_in(registry) == [packing.job.best.candidate[:12]]
+    assert digest_in(registry, packing.job.best.candidate[:12]) == place.rpartition("@")[2]
+
+
+def test_a_run_that_is_killed_while_it_pushes_registers_nothing_and_the_next_one_completes(
+    builder: Builder, packhouse_alone: Packhouse, registry: str, tmp_path: Path
+) -> None:
+    with relaying(registry, "hold") as relay:
+        packaging = {"type": "Dockerfile", "name": "points", "build": True, "builder": builder.name, "push": True}
+        repository = f"{relay.address}/models/points"
+        config = write_job(tmp_path, packaging=[{**packaging, "repository": repository, "tag": "1.0"}])
+        killed = packhouse_alone.start("run", config)
+        assert relay.held.wait(RUN_S), "nothing was pushed"
+        killed.kill()
+        assert relay.left.wait(READY_S), "the builder goes on without the run"
+        relay.mend()
+        assert tags_in(registry) == []
+        assert not (tmp_path / "packages" / "points").exists()
+
+        (delivery,) = packhouse_alone.release(config)["deliveries"]
+
+    assert delivery["registration"]["places"][0] == f"{repository}@{digest_in(registry, '1.0')}"
+    assert (tmp_path / "packages" / "points" / "Dockerfile").exists()
+
+
+def planned(packhouse: Packhouse, config: Path) -> tuple[bool, str | None]:
+    """Return whether the package is cached, and what could not be checked of it."""
+    (package,) = json.loads(packhouse.run("plan", config, "--json"))["packages"]
+    return package["is_cached"], package["caveat"]
+
+
+def tags_in(registry: str) -> list[str]:
+    """Return the tags that the registry has of the image."""
+    found = httpx.get(f"http://{registry}/v2/models/points/tags/list")
+    return [] if found.status_code == 404 else found.raise_for_status().json()["tags"] or []
+
+
+def digest_in(registry: str, tag: str) -> str:
+    """Return the digest of the image of a tag."""
+    accepted = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+    found = httpx.head(f"http://{registry}/v2/models/points/manifests/{tag}", headers={"Accept": accepted})
+    return found.raise_for_status().headers["Docker-Content-Digest"]
 
 
 def wait_for(client: httpx.Client) -> None:

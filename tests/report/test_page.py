@@ -19,6 +19,7 @@ from packhouse.evaluation.fingerprint import Fingerprint
 from packhouse.evaluation.records import Evaluation, MetricValue
 from packhouse.evaluation.tournament import Summary
 from packhouse.metrics import Goal, Metric, Tolerance
+from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.job import PackagingJob
 from packhouse.ranking import rank
 from packhouse.release import Package, Release
@@ -396,6 +397,17 @@ def test_packages_show_what_was_found_in_them_and_where_they_are(workshop: Works
     )
     assert "Scored: accuracy-f1 on 90 samples as when the candidates were evaluated" in text
     assert "Registered: /packages/best.zip" in text
+
+
+def test_a_package_that_could_not_be_checked_wholly_shows_the_caveat(workshop: Workshop) -> None:
+    caveat = Caveat(what="not built", reason="no builder works here", remedy="install one")
+    package = Package(type="Dockerfile", name="best", files={"best/Dockerfile": measure_bytes(b"FROM scratch")})
+    delivery = delivered(package).model_copy(update={"validation": Validation(files=1, models=(), caveat=caveat)})
+    release = workshop.usual(deliveries=(delivery,))
+    text = Page(report_html(release, workshop.store)).text
+    assert "Caveat: not built: no builder works here; install one" in text
+    assert "made best (not built)" in release.verdict
+    assert delivery.sentence == "best is made, and not built: no builder works here; install one"
 
 
 def test_grading_in_a_package_has_the_ranked_candidates_and_neither_times_of_the_run_nor_packages(workshop: Workshop) -> None:

@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,6 +23,7 @@ from packhouse.artifacts import measure
 from packhouse.config.loading import parse_config
 from packhouse.errors import PackagingFailed, RegistrationFailed
 from packhouse.packaging import Packaging, PackagingJob, Workplace
+from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.release import NOT_PASSED, Delivery, Release, Step
 from packhouse.verification.opened import OpenPackage
@@ -53,7 +55,11 @@ class Kit(Zipfile):
     def open(self, package: Path, job: PackagingJob, workplace: Workplace) -> Iterator[OpenPackage]:
         self._asked(package)
         with super().open(package, job, workplace) as opened:
-            yield opened
+            yield replace(opened, caveat=self.caveat())
+
+    def caveat(self) -> Caveat | None:
+        hook = self.hooks.get("caveat")
+        return hook(None) if hook else None
 
     def register(self, package: Path, job: PackagingJob, workplace: Workplace) -> Sequence[str]:  # noqa: ARG002
         places: Sequence[str] | None = self._asked(package)
@@ -262,6 +268,26 @@ def test_a_package_whose_bytes_were_lost_is_made_again_and_what_was_found_of_the
 
     assert taken(lambda: deliver(job, output, KIT)) == ["create", "register"]
     assert measure(output / "kit.zip").sha256 == first.package.digest
+
+
+def test_a_package_that_was_checked_with_a_caveat_is_checked_again_once_there_is_none_and_then_no_more(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook]
+) -> None:
+    hooks["caveat"] = lambda _: Caveat(what="not built", reason="there is no builder", remedy="install one")
+    (first,) = deliver(job, output, KIT)
+    assert first.validation and first.score  # noqa: PT018
+    assert first.caveat == first.validation.caveat == first.score.caveat == KIT.caveat()
+    assert first.sentence == "kit.zip is made, and not built: there is no builder; install one"
+    assert taken(lambda: deliver(job, output, KIT)) == ["register"]
+
+    with_caveat = hooks.pop("caveat")
+    assert taken(lambda: deliver(job, output, KIT)) == ["validate", "score", "register"]
+    (checked,) = deliver(job, output, KIT)
+    assert checked.caveat is None
+    assert checked.package == first.package
+    hooks["caveat"] = with_caveat
+    assert taken(lambda: deliver(job, output, KIT)) == ["register"]
+    assert deliver(job, output, KIT) == [checked]
 
 
 def dated(year: int, package: Path | None) -> None:

@@ -1,7 +1,7 @@
 """Programs that build container images, run them and push them: docker, buildah and podman, by their command lines.
 
 A builder is a class with the commands that are its own. Images are built with the time of every file fixed, and run without a
-network, as no user of the system, on a file system that is read-only where the builder can.
+network, as no user of the system, on a file system that is read-only where the builder can. No builder outlives who asked it.
 """
 
 import json
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from packhouse.packaging.docker.text import SERVE
+from packhouse.packaging.docker.tied import tied
 
 TIMEOUT_S = 3600.0
 ASK_TIMEOUT_S = 60.0
@@ -85,7 +86,7 @@ class Builder(ABC):
         try:
             with log.open("wb") as sink:
                 process = subprocess.Popen(
-                    [self.name, *command, *arguments], stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT
+                    tied([self.name, *command, *arguments]), stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT
                 )
             yield process
         finally:
@@ -120,7 +121,7 @@ class Builder(ABC):
         """Run a command to its end and return its standard output. Raises BuilderFailed."""
         try:
             done = subprocess.run(
-                [self.name, *arguments],
+                tied([self.name, *arguments]),
                 check=False,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -209,6 +210,15 @@ def find_builder(name: str | None = None) -> Builder:
             return builder
         reasons.append(reason)
     raise BuilderFailed("; ".join(reasons))
+
+
+def why_no_builder(name: str | None = None) -> str | None:
+    """Return why no builder works here, or the one of this name does not; None where one does."""
+    try:
+        find_builder(name)
+    except BuilderFailed as error:
+        return str(error)
+    return None
 
 
 def _reason(errors: str, output: str) -> str:

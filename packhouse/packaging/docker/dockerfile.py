@@ -3,37 +3,34 @@
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from packhouse.artifacts import ArtifactStore
 from packhouse.errors import PackagingFailed, Problem
-from packhouse.packaging import Packaging, PackagingJob, Workplace, runtime_packages
+from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.archive import write_folder
-from packhouse.packaging.candidate_files import candidate_files
-from packhouse.packaging.contents import Content, below, model_contents
-from packhouse.packaging.docker import image_requirements, inference_server
+from packhouse.packaging.candidate_files import SETTINGS_NAME
+from packhouse.packaging.caveat import Caveat
+from packhouse.packaging.contents import Content, below
+from packhouse.packaging.docker import image_requirements
 from packhouse.packaging.docker.base_images import PYTHON_IMAGE, REPOSITORY, TAG, BaseImage, base_image_for, check_image
-from packhouse.packaging.docker.builders import BuilderFailed, find_builder, source_date_epoch
-from packhouse.packaging.docker.inference_server import MODEL_NAME, SERVING_NAME, SETTINGS_NAME
+from packhouse.packaging.docker.builders import source_date_epoch, why_no_builder
+from packhouse.packaging.docker.check import DOCKERFILE
+from packhouse.packaging.docker.image_content import CONTENT, installed, model_path, served_model
 from packhouse.packaging.docker.options import check_options
 from packhouse.packaging.docker.text import dockerfile_text
 from packhouse.packaging.golden import GOLDEN_NAME
 from packhouse.packaging.manifest import PackagedCandidate
-from packhouse.packaging.olive_files import model_info
-from packhouse.packaging.runtime_packages import REQUIREMENTS, RUNTIME_FOLDER
+from packhouse.packaging.mlflow import format as mlflow_format
+from packhouse.packaging.runtime_packages import RUNTIME_FOLDER
 from packhouse.packaging.seal import sealed
 from packhouse.pins import Pin
 from packhouse.ranking import Ranked
 
 if TYPE_CHECKING:
     from packhouse.verification.opened import OpenPackage
-
-CONTENT, DOCKERFILE = "docker_content", "Dockerfile"
-SERVER_FOLDER = "server/inference_server"
 
 
 class Dockerfile(Packaging):
@@ -53,13 +50,15 @@ class Dockerfile(Packaging):
         default=True, description="Include the wheels of all that is installed, so that building needs no network."
     )
     export_in_mlflow_format: bool = Field(
-        default=False, description="Olive's key, which can only be false: the server of the image does not load with MLflow."
+        default=False, description="Package the model as an MLflow model folder, from which the image serves it."
     )
     build: bool = Field(
-        default=False, description="Build the image and run it, to validate and score the package through its HTTP interface."
+        default=False,
+        description="Build the image and run it, to validate and score the package through its HTTP interface. Where no "
+        "builder works, its server is run without an image, and the package is marked `not built`.",
     )
     builder: Literal["docker", "buildah", "podman"] | None = Field(
-        default=None, description="Program to build and run with; by default the first of these that works."
+        default=None, description="Program to build and run with, which has to work; by default the first of these that works."
     )
     build_options: tuple[str, ...] = Field(
         default=(),
@@ -83,15 +82,6 @@ class Dockerfile(Packaging):
     @classmethod
     def _base_image_is_fixed(cls, value: str | None) -> str | None:
         return value if value is None else check_image(value)
-
-    @field_validator("export_in_mlflow_format")
-    @classmethod
-    def _is_not_for_mlflow(cls, value: bool) -> bool:
-        if value:
-            raise ValueError(
-                "the server of the image does not load with MLflow; add a packaging of type MLflowModel, or set it to false"
-            )
-        return value
 
     @field_validator("build_options", "run_options")
     @classmethod
@@ -124,34 +114,47 @@ class Dockerfile(Packaging):
         return self
 
     def depends_on(self) -> Any:
-        """Return what is installed, with the pins of a requirements file that can be read, and the time of its files."""
+        """Return what is installed, with the pins of a requirements file that can be read, and the time of its files.
+
+        In MLflow's format, the versions that MLflow's files name are among it.
+        """
         try:
             own = self._own_requirements()
         except PackagingFailed as error:
             return str(error)
-        return [image_requirements.depends_on(own), source_date_epoch() if self.build else None]
+        mlflow = mlflow_format.depends_on() if self.export_in_mlflow_format else None
+        return [image_requirements.depends_on(own), source_date_epoch() if self.build else None, mlflow]
 
     def problems(self) -> Sequence[Problem]:
-        """Say what is wrong with the requirements file, and whether there is nothing to build with."""
-        found = []
+        """Say what is wrong with the requirements file, and what is missing: MLflow, or a builder that is named, or pushes."""
+        found = list(mlflow_format.problems("export_in_mlflow_format")) if self.export_in_mlflow_format else []
         try:
             self._own_requirements()
         except PackagingFailed as error:
             found.append(Problem("requirements_file", str(error)))
-        if self.build:
-            try:
-                find_builder(self.builder)
-            except BuilderFailed as error:
-                found.append(Problem("build", f"no builder works here: {error}", "install or start one, or set build: false"))
+        if self.build and self.builder and (reason := why_no_builder(self.builder)):
+            found.append(Problem("builder", f"does not work here: {reason}", "install or start it, or leave the setting out"))
+        elif self.push and (reason := why_no_builder()):
+            what = f"needs a builder, for only an image that was validated is pushed, and none works here: {reason}"
+            found.append(Problem("push", what, "install or start one, or set push: false"))
         return found
+
+    def caveat(self) -> Caveat | None:
+        """Say that the image is not built, where it should be and nothing works that could; not where that is a problem."""
+        if not self.build or self.builder or self.push or not (reason := why_no_builder()):
+            return None
+        remedy = "install or start one of them and run again, or set build: false"
+        return Caveat(what="not built", reason=f"no builder works here ({reason})", remedy=remedy)
 
     def plan(self) -> str:
         """Say what is made, and what is not certain about it."""
-        done = "built, and run to validate it" if self.build else "not built"
+        where = f"by {self.builder}" if self.builder else "" if self.push else "if a builder works here"
+        done = f"built {where}".rstrip() + ", and run to validate it" if self.build else "not built"
         pushed = f", pushed to {self.repository}" if self.push else ""
         base = self.base_image or PYTHON_IMAGE
         drifts = "" if "@" in base else f"; {base} may become another image, name base_image by its digest to prevent that"
-        return f"{self.output_name}/: a Dockerfile that serves the best candidate over HTTP, {done}{pushed}{drifts}"
+        form = " as an MLflow model" if self.export_in_mlflow_format else ""
+        return f"{self.output_name}/: a Dockerfile that serves the best candidate{form} over HTTP, {done}{pushed}{drifts}"
 
     def create(self, job: PackagingJob, workplace: Workplace) -> Path:
         """Write the folder."""
@@ -159,16 +162,20 @@ class Dockerfile(Packaging):
         accelerator = job.accelerator(best.accelerator)
         base = base_image_for(accelerator.execution_provider, accelerator.plugin, self.base_image)
         requirements = image_requirements.of_best(job, self._own_requirements(), base.extras)
-        content = {**self._model(job, best, workplace.store), **self._installed(requirements, workplace.cache)}
+        model = model_path(self.export_in_mlflow_format)
+        content = {
+            **served_model(self.name, job, best, workplace.store, in_mlflow_format=self.export_in_mlflow_format),
+            **installed(requirements, workplace.cache, with_wheels=self.include_runtime_packages),
+        }
         contents = {
-            DOCKERFILE: Content.of(self._text(job, best, base, content[MODEL_NAME]).encode()),
+            DOCKERFILE: Content.of(self._text(job, best, base, content[model]).encode()),
             **below(CONTENT, content),
         }
         packaged = PackagedCandidate.of(
             job,
             best,
             job.best,
-            model_path=f"{CONTENT}/{MODEL_NAME}",
+            model_path=f"{CONTENT}/{model}",
             settings_path=f"{CONTENT}/{SETTINGS_NAME}",
             golden_path=f"{CONTENT}/{GOLDEN_NAME}",
         )
@@ -180,8 +187,10 @@ class Dockerfile(Packaging):
         """Build the image of a copy and run it; or, without building, run the same server on what would be installed."""
         from packhouse.packaging.docker.served import opened_image, opened_server
 
-        opened = opened_image if self.build else opened_server
-        return opened(package, job, workplace, self)
+        caveat = self.caveat()
+        if self.build and not caveat:
+            return opened_image(package, job, workplace, self)
+        return opened_server(package, job, workplace, self, caveat)
 
     def register(self, package: Path, job: PackagingJob, workplace: Workplace) -> Sequence[str]:
         """Push the image that was validated, and return its name by digest; nothing where it is not to be pushed.
@@ -221,37 +230,3 @@ class Dockerfile(Packaging):
         }
         wheels = RUNTIME_FOLDER if self.include_runtime_packages else None
         return dockerfile_text(self.name, self.image_name(candidate.digest), base, labels, wheels)
-
-    def _model(self, job: PackagingJob, best: Ranked, store: ArtifactStore) -> dict[str, Content]:
-        """Return the model, what describes it, and the server."""
-        candidate, accelerator = job.candidate(best.candidate), job.accelerator(best.accelerator)
-        serving = {
-            "name": self.name,
-            "version": candidate.digest,
-            "accelerator": best.accelerator,
-            "device": accelerator.device,
-            "plugin": accelerator.plugin,
-            "dimensions": accelerator.dimensions,
-        }
-        modules = resources.files(inference_server).iterdir()
-        server = {file.name: Content.of(file.read_bytes()) for file in modules if file.name.endswith(".py")}
-        described = {
-            **candidate_files(job, best, model_info(job, job.best, f"{CONTENT}/{MODEL_NAME}"), store),
-            **below(SERVER_FOLDER, server),
-            SERVING_NAME: Content.of_json(serving),
-        }
-        return model_contents(candidate, store, described)
-
-    def _installed(self, requirements: Sequence[str], cache: Path) -> dict[str, Content]:
-        """Return the exact requirements with digests, and their wheels."""
-        if not self.include_runtime_packages:
-            return {REQUIREMENTS: Content.of(runtime_packages.lock(requirements).encode())}
-        files = {path.name: path for path in runtime_packages.fetch_all(requirements, cache)}
-        pinned = files.pop(REQUIREMENTS)
-        wheels = {name: Content.of(path) for name, path in files.items()}
-        return {REQUIREMENTS: Content.of(_without_comments(pinned).encode()), **below(RUNTIME_FOLDER, wheels)}
-
-
-def _without_comments(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith("#"))

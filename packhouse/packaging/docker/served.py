@@ -19,10 +19,13 @@ from packhouse.errors import VerificationFailed
 from packhouse.evaluation.data import Array
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.runtimes import RuntimeEnvironments
+from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.docker.builders import SOCKET_FOLDER, BuilderFailed, find_builder
 from packhouse.packaging.docker.check import check_dockerfile
+from packhouse.packaging.docker.image_content import CONTENT
 from packhouse.packaging.docker.image_record import ImageRecord
 from packhouse.packaging.docker.inference_client import InferenceClient
+from packhouse.packaging.docker.tied import tied
 from packhouse.packaging.golden import fixed_batch
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.packaging.manifest import PackagedCandidate
@@ -35,7 +38,6 @@ from packhouse.verification.unpacked import read_manifest, require_safe_model
 if TYPE_CHECKING:
     from packhouse.packaging.docker.dockerfile import Dockerfile
 
-CONTENT = "docker_content"
 SOCKET = "server.sock"
 LOG = "server.log"
 Server = Callable[[Path, Path], AbstractContextManager[subprocess.Popen[bytes]]]
@@ -64,8 +66,12 @@ def opened_image(package: Path, job: PackagingJob, workplace: Workplace, packagi
 
 
 @contextmanager
-def opened_server(package: Path, job: PackagingJob, workplace: Workplace, packaging: "Dockerfile") -> Iterator[OpenPackage]:
+def opened_server(
+    package: Path, job: PackagingJob, workplace: Workplace, packaging: "Dockerfile", caveat: Caveat | None = None
+) -> Iterator[OpenPackage]:
     """Run the server of a copy of the package in an environment of what its image would have installed.
+
+    The `caveat` says why it is not built, where it should be.
 
     Raises:
         VerificationFailed: the package is not what its manifest says, or the server does not start.
@@ -83,7 +89,7 @@ def opened_server(package: Path, job: PackagingJob, workplace: Workplace, packag
             variables = {"PYTHONPATH": str(content / "server"), "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
             with log.open("wb") as sink:
                 process = subprocess.Popen(
-                    [python, *arguments],
+                    tied([python, *arguments]),
                     stdin=subprocess.DEVNULL,
                     stdout=sink,
                     stderr=subprocess.STDOUT,
@@ -98,7 +104,7 @@ def opened_server(package: Path, job: PackagingJob, workplace: Workplace, packag
 
         environment = "not built; its server, in an environment of its pinned requirements"
         with _served(packaging.name, packaged, job, environment, run) as model:
-            yield OpenPackage(files=files, models=[model])
+            yield OpenPackage(files=files, models=[model], caveat=caveat)
 
 
 @contextmanager

@@ -16,13 +16,14 @@ import yaml
 from packhouse.accelerators import SessionSettings
 from packhouse.artifacts import ArtifactStore
 from packhouse.candidates import MODEL_NAME, Candidate, TensorInfo
-from packhouse.errors import Problem
-from packhouse.packaging.contents import Content
+from packhouse.errors import PackagingFailed, Problem
+from packhouse.packaging.contents import Content, below, model_contents
 from packhouse.packaging.golden import fixed_batch, golden_inputs
 from packhouse.packaging.job import PackagingJob
 from packhouse.pins import parse_runtime
 from packhouse.ranking import Ranked
 
+FOLDER = "mlflow_model"  # where a package has more than the model
 EPOCH = "1980-01-01 00:00:00.000000"
 CPU = "CPUExecutionProvider"
 EXECUTION_MODES = ("SEQUENTIAL", "PARALLEL")
@@ -42,6 +43,24 @@ def problems(where: str) -> Sequence[Problem]:
 def depends_on() -> dict[str, str | None]:
     """Return what the files say of this environment: the versions of Python, and of MLflow and what it loads with."""
     return {"python": platform.python_version(), **{name: _installed(name) for name in LOADER}}
+
+
+def require_loadable(job: PackagingJob, ranked: Ranked, remedy: str) -> None:
+    """Raise PackagingFailed, with the remedy, where the provider is a plug-in's, which MLflow's loader does not register."""
+    if plugin := job.accelerator(ranked.accelerator).plugin:
+        raise PackagingFailed(
+            f"{job.candidate(ranked.candidate).name!r} ranks first on {ranked.accelerator}, whose provider is in the plug-in "
+            f"{plugin}, which MLflow does not load; {remedy}"
+        )
+
+
+def model_folder(job: PackagingJob, ranked: Ranked, store: ArtifactStore) -> dict[str, Content]:
+    """Return the files of an MLflow model in a folder of its own.
+
+    Raises:
+        PackagingFailed: the candidate has a file whose name is taken, or that not every system can have.
+    """
+    return below(FOLDER, model_contents(job.candidate(ranked.candidate), store, description(job, ranked, store)))
 
 
 def description(job: PackagingJob, ranked: Ranked, store: ArtifactStore) -> dict[str, Content]:

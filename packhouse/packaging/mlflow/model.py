@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from packhouse.errors import PackagingFailed, Problem
+from packhouse.errors import Problem
 from packhouse.packaging import Packaging, PackagingJob, Workplace, packed_model, sealed, write_folder
 from packhouse.packaging.mlflow import format as mlflow_format
 
@@ -89,12 +89,7 @@ class MLflowModel(Packaging):
     def create(self, job: PackagingJob, workplace: Workplace) -> Path:
         """Write the folder."""
         best, store = job.best, workplace.store
-        if plugin := job.accelerator(best.accelerator).plugin:
-            name = job.candidate(best.candidate).name
-            raise PackagingFailed(
-                f"{name!r} ranks first on {best.accelerator}, whose provider is in the plug-in {plugin}, "
-                "which MLflow does not load; package it as Zipfile"
-            )
+        mlflow_format.require_loadable(job, best, "package it as Zipfile")
         contents, packaged = packed_model(job, best, store, beside=mlflow_format.description(job, best, store))
         folder = workplace.scratch / self.output_name
         write_folder(folder, sealed(self.output_name, contents, (packaged,), job))

@@ -3,4 +3,4 @@
 It is shipped in packages of the type Dockerfile, and needs onnxruntime, starlette and uvicorn, but nothing of Packhouse.
 """
 
-MODEL_NAME, SETTINGS_NAME, SERVING_NAME = "model.onnx", "inference_config.json", "serving.json"
+SETTINGS_NAME, SERVING_NAME = "inference_config.json", "serving.json"

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from . import MODEL_NAME, SERVING_NAME, SETTINGS_NAME
+from . import SERVING_NAME, SETTINGS_NAME
 from .tensors import DATATYPES, Array, BadRequest, Json, datatype_of
 
 CPU = "CPUExecutionProvider"
@@ -23,7 +23,7 @@ class Unservable(Exception):
 
 
 class Model:
-    """A session for the model in a folder, with the settings beside it."""
+    """A session for the model in a folder, with the settings that lie there."""
 
     def __init__(self, folder: Path) -> None:
         """Create the session.
@@ -35,7 +35,7 @@ class Model:
         settings = json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8"))
         self.provider, provider_options = settings["execution_provider"][0]
         try:
-            self.session = self._open(folder / MODEL_NAME, provider_options, settings["session_options"])
+            self.session = self._open(folder / self.serving["model_path"], provider_options, settings["session_options"])
         except Exception as error:
             raise Unservable(f"it does not run on {self.provider}: {error}") from error
         self.placement = _placement(self.session)
