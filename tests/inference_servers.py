@@ -37,7 +37,7 @@ def write_served_model(folder: Path, model: Path, *, name: str = "points", **cha
 
 def start_server(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Start the server of the model in a folder."""
-    command = [sys.executable, "-m", "packhouse.packaging.docker.inference_server", "--model", str(folder), *arguments]
+    command = [sys.executable, "-m", "packhouse.packaging.inference_server", "--model", str(folder), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 

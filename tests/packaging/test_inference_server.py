@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as numpy_strategies
 from onnx import TensorProto
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
-from packhouse.packaging.docker.inference_server.messages import read_answer, read_request, write_request
-from packhouse.packaging.docker.inference_server.tensors import DATATYPES, BadRequest, decode, encode
+from packhouse.packaging.inference_server.messages import read_answer, read_request, write_request
+from packhouse.packaging.inference_server.tensors import DATATYPES, BadRequest, decode, encode
 from tests.classifiers import points, write_classifier
 from tests.evaluation.models import write_identity
 from tests.inference_servers import ended, free_port, serving, start_server, wait_until_ready, write_served_model

@@ -19,7 +19,7 @@ from packhouse.evaluation.worker import Refused, Worker
 from packhouse.packaging import verify
 from packhouse.packaging.candidate_files import SETTINGS_NAME
 from packhouse.packaging.contents import Content
-from packhouse.packaging.docker.inference_server.model import Model, Unservable
+from packhouse.packaging.inference_server.model import Model, Unservable
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.olive_files import inference_config
 from tests.inference_servers import write_served_model

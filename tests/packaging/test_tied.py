@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from packhouse.packaging.docker.tied import tied
+from packhouse.packaging.tied import tied
 
 TIMEOUT_S = 60
 STARTS_AND_WAITS = """
 import subprocess, sys, time
-from packhouse.packaging.docker.tied import tied
+from packhouse.packaging.tied import tied
 print(subprocess.Popen(tied(["sleep", "600"])).pid, flush=True)
 time.sleep(600)
 """

@@ -6,8 +6,8 @@ from pathlib import Path
 from packhouse.candidates import Candidate
 from packhouse.errors import VerificationFailed
 from packhouse.evaluation.data import Array
-from packhouse.packaging.docker.inference_server.messages import read_answer, write_request
-from packhouse.packaging.docker.inference_server.tensors import BadRequest
+from packhouse.packaging.inference_server.messages import read_answer, write_request
+from packhouse.packaging.inference_server.tensors import BadRequest
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.verification.opened import Predictions
 from packhouse.verification.payload import Payload

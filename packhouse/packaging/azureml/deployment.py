@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 
+from packhouse.candidates import MODEL_NAME
 from packhouse.errors import PackagingFailed, Problem
 from packhouse.packaging import PackagingJob, Workplace
 from packhouse.packaging.archive import write_folder
@@ -23,9 +24,9 @@ from packhouse.packaging.azureml.names import ASSET_NAME, asset_version
 from packhouse.packaging.azureml.opened import opened_deployment
 from packhouse.packaging.azureml.rollout import roll_out
 from packhouse.packaging.contents import Content, below
-from packhouse.packaging.docker.inference_server import SERVING_NAME
-from packhouse.packaging.docker.serving import INFERENCE_MODULES, server_modules, serving
+from packhouse.packaging.inference_server import SERVING_NAME
 from packhouse.packaging.seal import sealed
+from packhouse.packaging.serving import INFERENCE_MODULES, server_modules, serving
 from packhouse.ranking import Ranked
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ class AzureMLDeployment(AzureMLPackaging):
             raise PackagingFailed(
                 f"the best candidate is that on {best.accelerator}, and Azure ML has no {NOT_IN_AZURE.upper()}; set accelerator"
             )
-        beside = {SERVING_NAME: serving(self.model_name, job, best)}
+        beside = {SERVING_NAME: serving(self.model_name, job, best, MODEL_NAME)}
         model, packaged = asset_folder(job, best, workplace.store, MODEL_FOLDER, beside)
         contents = {**below(MODEL_FOLDER, model), **below(CODE_FOLDER, self._code())}
         if self._is_environment_made:

@@ -10,8 +10,8 @@ from packhouse.errors import VerificationFailed
 from packhouse.evaluation.data import Array
 from packhouse.packaging.azureml.failures import AzureFailed
 from packhouse.packaging.azureml.workspace import AzureMLSession
-from packhouse.packaging.docker.inference_server.messages import JSON_LENGTH, read_answer, write_request
-from packhouse.packaging.docker.inference_server.tensors import BadRequest
+from packhouse.packaging.inference_server.messages import JSON_LENGTH, read_answer, write_request
+from packhouse.packaging.inference_server.tensors import BadRequest
 from packhouse.packaging.job import PackagingJob
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.verification.served import ServedModel

@@ -24,10 +24,11 @@ from packhouse.packaging.azureml.batch_model import BatchModel
 from packhouse.packaging.azureml.environment import ONLINE_SERVER
 from packhouse.packaging.azureml.layout import CODE_FOLDER, SCRIPT
 from packhouse.packaging.azureml.server_log import last_words
-from packhouse.packaging.docker.inference_server.messages import JSON_LENGTH, read_answer, write_request
-from packhouse.packaging.docker.inference_server.tensors import BadRequest
+from packhouse.packaging.inference_server.messages import JSON_LENGTH, read_answer, write_request
+from packhouse.packaging.inference_server.tensors import BadRequest
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.packaging.manifest import PackagedCandidate
+from packhouse.packaging.tied import tied
 from packhouse.ranking import Ranked
 from packhouse.verification.opened import OpenModel, OpenPackage
 from packhouse.verification.reader import unpack
@@ -101,7 +102,12 @@ def _online(folder: Path, packaged: PackagedCandidate, job: PackagingJob, python
         }
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                [python, *server], stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, env=variables, cwd=place
+                tied([python, *server]),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                cwd=place,
             )
         try:
             with _ScoringClient(socket) as client:
@@ -127,7 +133,7 @@ def _batch(folder: Path, packaged: PackagedCandidate, job: PackagingJob, python:
         log = scratch / LOG
         with log.open("wb") as sink:
             done = subprocess.run(
-                command,
+                tied(command),
                 check=False,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from packhouse.packaging.docker.text import SERVE
-from packhouse.packaging.docker.tied import tied
+from packhouse.packaging.tied import tied
 
 TIMEOUT_S = 3600.0
 ASK_TIMEOUT_S = 60.0

@@ -1,7 +1,6 @@
 """What lies in ``docker_content``: the model with what describes it, the server that serves it, and what is to be installed."""
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 from packhouse.artifacts import ArtifactStore
@@ -9,12 +8,12 @@ from packhouse.candidates import MODEL_NAME
 from packhouse.packaging import runtime_packages
 from packhouse.packaging.candidate_files import candidate_files
 from packhouse.packaging.contents import Content, below, model_contents
-from packhouse.packaging.docker import inference_server
-from packhouse.packaging.docker.inference_server import SERVING_NAME
+from packhouse.packaging.inference_server import SERVING_NAME
 from packhouse.packaging.job import PackagingJob
 from packhouse.packaging.mlflow import format as mlflow_format
 from packhouse.packaging.olive_files import model_info
 from packhouse.packaging.runtime_packages import REQUIREMENTS, RUNTIME_FOLDER
+from packhouse.packaging.serving import server_modules, serving
 from packhouse.ranking import Ranked
 
 CONTENT = "docker_content"
@@ -34,28 +33,16 @@ def served_model(
     Raises:
         PackagingFailed: a file of the candidate has a name that is taken; or MLflow could not load the model.
     """
-    candidate, accelerator = job.candidate(best.candidate), job.accelerator(best.accelerator)
     path = model_path(in_mlflow_format)
-    serving = {
-        "name": name,
-        "version": candidate.digest,
-        "model_path": path,
-        "accelerator": best.accelerator,
-        "device": accelerator.device,
-        "plugin": accelerator.plugin,
-        "dimensions": accelerator.dimensions,
-    }
-    modules = resources.files(inference_server).iterdir()
-    server = {file.name: Content.of(file.read_bytes()) for file in modules if file.name.endswith(".py")}
     described = {
         **candidate_files(job, best, model_info(job, job.best, f"{CONTENT}/{path}"), store),
-        **below(SERVER_FOLDER, server),
-        SERVING_NAME: Content.of_json(serving),
+        **below(SERVER_FOLDER, server_modules()),
+        SERVING_NAME: serving(name, job, best, path),
     }
     if in_mlflow_format:
         mlflow_format.require_loadable(job, best, "set export_in_mlflow_format to false")
         return {**mlflow_format.model_folder(job, best, store), **described}
-    return model_contents(candidate, store, described)
+    return model_contents(job.candidate(best.candidate), store, described)
 
 
 def installed(requirements: Sequence[str], cache: Path, *, with_wheels: bool) -> dict[str, Content]:

@@ -12,8 +12,8 @@ import httpx
 
 from packhouse.errors import VerificationFailed
 from packhouse.evaluation.data import Array
-from packhouse.packaging.docker.inference_server.messages import JSON_LENGTH, read_answer, write_request
-from packhouse.packaging.docker.inference_server.tensors import BadRequest
+from packhouse.packaging.inference_server.messages import JSON_LENGTH, read_answer, write_request
+from packhouse.packaging.inference_server.tensors import BadRequest
 
 START_TIMEOUT_S = 600.0
 ANSWER_TIMEOUT_S = 600.0

@@ -7,16 +7,12 @@ Unix socket only, so no port is opened, and the container needs no network.
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from packhouse.candidates import Candidate
 from packhouse.errors import VerificationFailed
-from packhouse.evaluation.data import Array
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.runtimes import RuntimeEnvironments
 from packhouse.packaging.caveat import Caveat
@@ -25,14 +21,13 @@ from packhouse.packaging.docker.check import check_dockerfile
 from packhouse.packaging.docker.image_content import CONTENT
 from packhouse.packaging.docker.image_record import ImageRecord
 from packhouse.packaging.docker.inference_client import InferenceClient
-from packhouse.packaging.docker.tied import tied
-from packhouse.packaging.golden import fixed_batch
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.runtime_packages import REQUIREMENTS, RUNTIME_FOLDER
-from packhouse.verification.opened import OpenPackage, Predictions
-from packhouse.verification.payload import Payload
+from packhouse.packaging.tied import tied
+from packhouse.verification.opened import OpenPackage
 from packhouse.verification.reader import unpack
+from packhouse.verification.served import ServedModel
 from packhouse.verification.unpacked import read_manifest, require_safe_model
 
 if TYPE_CHECKING:
@@ -121,9 +116,7 @@ def _unpacked(package: Path, workplace: Workplace) -> Iterator[tuple[Path, int, 
 
 
 @contextmanager
-def _served(
-    name: str, packaged: PackagedCandidate, job: PackagingJob, environment: str, run: Server
-) -> Iterator["_ServedModel"]:
+def _served(name: str, packaged: PackagedCandidate, job: PackagingJob, environment: str, run: Server) -> Iterator[ServedModel]:
     """Run a server while the context lasts, on the device, and give the model that it serves."""
     accelerator, candidate = job.accelerator(packaged.accelerator), job.candidate(packaged.digest)
     with (
@@ -135,36 +128,4 @@ def _served(
         shared.chmod(0o777)  # who serves is another user; the folder around it is this one's only
         with run(shared, log) as process, InferenceClient(shared / SOCKET, name) as client:
             client.wait_until_ready(process, log)
-            yield _ServedModel(packaged, environment, client, candidate)
-
-
-class _ServedModel:
-    """The model of a server that runs."""
-
-    def __init__(self, packaged: PackagedCandidate, environment: str, client: InferenceClient, candidate: Candidate) -> None:
-        self.packaged, self.environment = packaged, environment
-        self._client, self._candidate = client, candidate
-
-    def predict(self, payload: Payload, batch_size: int, samples: int | None = None) -> Predictions:
-        """Post the samples in batches. Raises VerificationFailed where they are not answered as the protocol says."""
-        inputs, ids = payload.inputs([value.name for value in self._candidate.inputs]), payload.ids
-        is_fixed = any(value.shape and isinstance(value.shape[0], int) for value in self._candidate.inputs)
-        size = fixed_batch(self._candidate) if is_fixed else batch_size
-        parts: list[dict[str, Array]] = []
-        done = 0
-        for start in range(0, min(len(ids), samples or len(ids)), size):
-            count = min(size, len(ids) - start)
-            rows = np.arange(start, start + (size if is_fixed else count)) % len(ids)  # a fixed batch is filled from the start
-            feed = {value.name: _as_input(inputs[value.name][rows], value.dtype) for value in self._candidate.inputs}
-            answer = self._client.infer(feed, self._tensors())
-            parts.append({name: array[:count] if array.ndim else array[None] for name, array in answer.items()})
-            done += count
-        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return Predictions(ids[:done], outputs, self._client.placement())
-
-    def _tensors(self) -> Sequence[str]:
-        return [value.name for value in self._candidate.outputs if value.dtype != "unknown"]
-
-
-def _as_input(array: Array, dtype: str) -> Array:
-    return array.astype(object if dtype == "str" else dtype, copy=False)
+            yield ServedModel(packaged, environment, client, candidate)

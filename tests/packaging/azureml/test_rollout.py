@@ -83,6 +83,10 @@ def deploy(packing: Packing, packaging: AzureMLDeployment, connection: AzureMLCo
     return tuple(packaging.register(packing.create(packaging), packing.job, workplace))
 
 
+def nothing(_: Any) -> None:
+    """Do nothing when an endpoint is changed."""
+
+
 def asked(azure: FakeAzure, method: str, part: str, since: int = 0) -> list[str]:
     """Return the paths of requests with a method and a part of the path."""
     return [request.path for request in azure.requests[since:] if request.method == method and part in request.path]
@@ -126,7 +130,7 @@ def test_another_candidate_takes_the_traffic_step_by_step_and_the_old_one_is_del
     azure.on_endpoint(lambda endpoint: seen.append(dict(endpoint.traffic)))
     changed = online("pears", model_version="auto", traffic=[20, 100], old_deployments="delete")
     places = deploy(packings["other"], changed, connection)
-    azure.on_endpoint(lambda endpoint: None)
+    azure.on_endpoint(nothing)
     green = places[0].rpartition("/")[2]
     assert green.startswith("blue-")
     assert seen == [{green: 20, "blue": 80}, {green: 100}]
@@ -171,7 +175,7 @@ def test_only_golden_samples_are_asked_for_where_scores_are_not(
         (
             "crash",
             container_crash("Traceback\nRuntimeError: no seeds\n"),
-            r"→ the scoring script.*ends: RuntimeError: no seeds",
+            r"→ the scoring script.*: RuntimeError: no seeds",
         ),
     ],
 )
@@ -289,7 +293,7 @@ def test_traffic_that_somebody_else_changes_is_not_overwritten(
     azure.on_endpoint(somebody_else)
     with pytest.raises(RegistrationFailed, match=r"somebody else changed the traffic of shared from .*80.* to .*'blue': 100"):
         deploy(packings["other"], online("shared", model_version="auto", traffic=[20, 100]), connection)
-    azure.on_endpoint(lambda endpoint: None)
+    azure.on_endpoint(nothing)
     assert endpoint.traffic == {"blue": 100}
     assert list(endpoint.deployments) == ["blue"]
 

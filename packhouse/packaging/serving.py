@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from importlib import resources
 
+from packhouse.packaging import inference_server
 from packhouse.packaging.contents import Content
-from packhouse.packaging.docker import inference_server
 from packhouse.packaging.job import PackagingJob
 from packhouse.ranking import Ranked
 
@@ -12,12 +12,13 @@ from packhouse.ranking import Ranked
 INFERENCE_MODULES = frozenset({"__init__.py", "inference.py", "messages.py", "model.py", "tensors.py"})
 
 
-def serving(name: str, job: PackagingJob, ranked: Ranked) -> Content:
-    """Return ``serving.json`` of a ranked model that is served under a name."""
+def serving(name: str, job: PackagingJob, ranked: Ranked, model_path: str) -> Content:
+    """Return ``serving.json`` of a ranked model that is served under a name, and lies at a path beside it."""
     candidate, accelerator = job.candidate(ranked.candidate), job.accelerator(ranked.accelerator)
     described = {
         "name": name,
         "version": candidate.digest,
+        "model_path": model_path,
         "accelerator": ranked.accelerator,
         "device": accelerator.device,
         "plugin": accelerator.plugin,
