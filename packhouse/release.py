@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,13 +9,8 @@ from pydantic import ValidationError
 
 import packhouse
 from packhouse.artifacts import Artifact
-from packhouse.comparison import Compare, compare_intervals
 from packhouse.errors import InputError
-from packhouse.evaluation.records import Evaluation
-from packhouse.evaluation.tournament import Summary
 from packhouse.packaging.job import PackagingJob
-from packhouse.plan import Plan
-from packhouse.ranking import Objective, rank
 from packhouse.records import Record, digest_of
 from packhouse.verification.score import Score
 from packhouse.verification.validate import Validation
@@ -30,14 +24,6 @@ NOT_PASSED: dict[Step, str] = {
 }
 RELEASE_NAME = "release.json"
 REPORT_NAME = "report.html"
-
-
-class Grading(Record):
-    """What the candidates did on one accelerator, and how timing them went; None where nothing was timed."""
-
-    accelerator: str
-    evaluations: tuple[Evaluation, ...]
-    timing: Summary | None = None
 
 
 class Package(Record):
@@ -184,34 +170,6 @@ def run_record(release: Release, delivery: Delivery) -> RunRecord:
         validation=delivery.validation,
         score=delivery.score,
         registration=delivery.registration,
-    )
-
-
-def decide(plan: Plan, gradings: Sequence[Grading], compare: Compare = compare_intervals) -> PackagingJob:
-    """Rank the evaluations per accelerator and across all of them; `compare` knows how sure differences are."""
-    metrics, evaluations = plan.config.flat_metrics, tuple(item for grading in gradings for item in grading.evaluations)
-    ranked = partial(
-        rank,
-        metrics=metrics,
-        baseline=plan.baseline,
-        compare=compare,
-        objective=Objective(kind=plan.config.objective, weights=plan.config.weights),
-    )
-    here = next((request for request in plan.requests if not request.accelerator.runtime), plan.requests[0])
-    return PackagingJob(
-        candidates=plan.candidates,
-        accelerators=plan.config.accelerators,
-        metrics=metrics,
-        baseline=plan.baseline,
-        evaluations=evaluations,
-        tournaments={item.accelerator: item.timing for item in gradings if item.timing},
-        overall=ranked(evaluations),
-        by_accelerator={grading.accelerator: ranked(grading.evaluations) for grading in gradings},
-        data=plan.data,
-        input_keys=plan.input_keys,
-        batch_size=here.batch_size,
-        fingerprint=here.fingerprint,
-        io_binding=plan.timing.io_binding,
     )
 
 

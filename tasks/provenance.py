@@ -9,7 +9,7 @@ from packhouse.output import OutputFolder
 from packhouse.provenance.config import ENVELOPE_SUFFIX, PROVENANCE_SUFFIX, SigningConfig
 from packhouse.provenance.keys import SigningKey, parse_signing_key, read_signing_key
 from packhouse.provenance.signing import sign_payload
-from packhouse.provenance.statement import Run, provenance
+from packhouse.provenance.statement import Run, configuration_digest, provenance
 from packhouse.release import Release
 
 
@@ -43,7 +43,7 @@ def write_provenance(release: Release, config: PackhouseConfig, folder: OutputFo
         finished_on=release.created_at,
     )
     for package in release.packages:
-        statement = provenance(package, packagings[package.name], config, release.job, run).to_json()
+        statement = provenance(package, packagings[package.name], configuration_digest(config), release.job, run).to_json()
         folder.remove(package.name + ENVELOPE_SUFFIX)
         folder.write(package.name + PROVENANCE_SUFFIX, statement)
         if key:

@@ -12,11 +12,12 @@ import onnxruntime
 from packhouse.artifacts import Artifact, ArtifactStore
 from packhouse.candidates import MODEL_NAME, Candidate, lay_out
 from packhouse.config.loading import parse_config
+from packhouse.decision import Grading, decide
 from packhouse.evaluation.records import Evaluation, MetricValue
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.plan import Plan, prepare
-from packhouse.release import Delivery, Grading, Package, Registration, Release, Step, StepFailure, decide
+from packhouse.release import Delivery, Package, Registration, Release, Step, StepFailure
 from tests.classifiers import write_family, write_points
 from tests.jobs import job
 
