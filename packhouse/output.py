@@ -15,6 +15,7 @@ from packhouse.artifacts import ArtifactStore, measure, owned_suffix, remove_orp
 from packhouse.errors import ArtifactError, explained
 from packhouse.provenance.config import BESIDE, RUN_SUFFIX
 from packhouse.release import Package, RunRecord
+from packhouse.transient import may_pass
 
 # What the system says where a file is to replace a folder, or a folder anything but an empty one.
 OCCUPIED = (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST)
@@ -107,7 +108,8 @@ class OutputFolder:
         try:
             yield
         except OSError as error:
-            raise ArtifactError(f"the output folder {self.path} cannot be written: {explained(error)}") from error
+            reason = f"the output folder {self.path} cannot be written: {explained(error)}"
+            raise ArtifactError(reason, is_transient=may_pass(error)) from error
 
     def _beside(self, name: str) -> Path:
         return self.path / f".{name}{owned_suffix()}"

@@ -23,6 +23,7 @@ from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.registry import distribution_of_type
 from packhouse.records import Record, digest_of
 from packhouse.release import Delivery, Package, Registration, Step, StepFailure
+from packhouse.transient import may_pass
 from packhouse.verification.score import Score, score
 from packhouse.verification.validate import Validation, validate
 from tasks.connect import connect
@@ -32,6 +33,18 @@ from tasks.storage import artifact_store, package_cache
 R = TypeVar("R", bound=Record)
 
 RETRY_AFTER_S = [2.0, 10.0, 30.0]
+
+
+def _may_pass(_: Task[..., Any], __: Any, state: State[Any]) -> bool:
+    return may_pass(state.result(raise_on_failure=False))
+
+
+# Every step is tried again by itself while the cause of its failure may pass.
+RETRIED: dict[str, Any] = {
+    "retries": len(RETRY_AFTER_S),
+    "retry_delay_seconds": RETRY_AFTER_S,
+    "retry_condition_fn": _may_pass,
+}
 
 
 def package_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
@@ -60,6 +73,7 @@ def _checked_digest(parameters: dict[str, Any]) -> str:
     cache_key_fn=package_key,
     persist_result=True,
     result_serializer="json",
+    **RETRIED,
 )
 def create_package(job: PackagingJob, packaging: Packaging) -> Package:
     """Make a package and take its files into the result storage.
@@ -79,6 +93,7 @@ def create_package(job: PackagingJob, packaging: Packaging) -> Package:
     cache_key_fn=validation_key,
     persist_result=True,
     result_serializer="json",
+    **RETRIED,
 )
 def validate_package(job: PackagingJob, packaging: Packaging, package: Package) -> Validation:
     """Open a copy of the package and run its models on the golden samples. Raises VerificationFailed."""
@@ -96,6 +111,7 @@ def validate_package(job: PackagingJob, packaging: Packaging, package: Package) 
     cache_key_fn=score_key,
     persist_result=True,
     result_serializer="json",
+    **RETRIED,
 )
 def score_package(job: PackagingJob, packaging: Packaging, package: Package) -> Score:
     """Compute the quality metrics from the package's own predictions, and compare. Raises VerificationFailed."""
@@ -108,18 +124,11 @@ def score_package(job: PackagingJob, packaging: Packaging, package: Package) -> 
     return scored
 
 
-def _may_pass(_: Task[..., Any], __: Any, state: State[Any]) -> bool:
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, RegistrationFailed) and error.is_transient
-
-
 @task(
     task_run_name="register {packaging.output_name}",
     cache_policy=NO_CACHE,
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
-    retry_condition_fn=_may_pass,
     persist_result=False,
+    **RETRIED,
 )
 def register_package(job: PackagingJob, packaging: Packaging, package: Package, output_dir: Path) -> Registration:
     """Publish the package where its type says, and in the output folder. It is always done: what is there already stays.
@@ -204,12 +213,12 @@ def _failing_as(kind: type[PackhouseError]) -> Iterator[None]:
     except kind:
         raise
     except PackhouseError as error:
-        raise kind(str(error)) from error
+        raise kind(str(error), is_transient=error.is_transient) from error
     except OSError as error:
-        raise kind(explained(error)) from error
+        raise kind(explained(error), is_transient=may_pass(error)) from error
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         get_run_logger().exception("a packaging type failed in a way that it should not")
-        raise kind(f"{type(error).__name__}: {error}") from error
+        raise kind(f"{type(error).__name__}: {error}", is_transient=may_pass(error)) from error
 
 
 def _adopt(packaging: Packaging, made: Path, store: ArtifactStore) -> Package:

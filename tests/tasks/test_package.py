@@ -20,7 +20,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from packhouse.artifacts import measure
 from packhouse.config.loading import parse_config
-from packhouse.errors import PackagingFailed, RegistrationFailed
+from packhouse.errors import InputError, PackagingFailed, RegistrationFailed, VerificationFailed
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.release import NOT_PASSED, Delivery, Release, Step
@@ -160,7 +160,6 @@ ERRORS: dict[str, tuple[BaseException, str]] = {
     ),
     "a closed folder": (PermissionError(errno.EACCES, "Permission denied"), "Permission denied; make it accessible"),
     "an exit": (SystemExit("no licence"), "SystemExit: no licence"),
-    "a lost connection": (ConnectionResetError(errno.ECONNRESET, "Connection reset"), "Connection reset"),
 }
 
 
@@ -343,35 +342,87 @@ def test_a_type_that_registers_in_another_way_than_it_should_is_told_so_and_stop
     assert [path.name for path in output.iterdir()] == ["plain.zip"]
 
 
-@pytest.mark.parametrize(("outages", "attempts"), [(0, 1), (2, 3), (3, 4), (9, 4)])
-def test_registering_is_tried_again_while_the_cause_may_pass(
-    job: PackagingJob, output: Path, hooks: dict[str, Hook], monkeypatch: pytest.MonkeyPatch, outages: int, attempts: int
-) -> None:
-    def answer(_: Path | None) -> None:
-        if Kit.steps.count("register") <= outages:
-            raise RegistrationFailed("503 Service Unavailable", is_transient=True)
+# What may pass, of each kind that a packaging type may raise.
+PASSING: dict[str, Callable[[], BaseException]] = {
+    "a packaging type says so": lambda: PackagingFailed("the index is being moved", is_transient=True),
+    "the system": lambda: OSError(errno.EIO, "Input/output error"),
+    "a lost connection": lambda: ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    "a library, because of a lost connection": lambda: caused_by(ConnectionRefusedError(errno.ECONNREFUSED, "refused")),
+}
+LASTING: dict[str, Callable[[], BaseException]] = {
+    "a packaging type does not say so": lambda: RegistrationFailed("401 Unauthorized"),
+    "a failed verification": lambda: VerificationFailed("the output 'y' differs by up to 0.3"),
+    "bad input": lambda: InputError.at("", "there is no block of this name"),
+    "a full disk": lambda: OSError(errno.ENOSPC, "No space left on device"),
+    "a library": lambda: ValueError("no such region"),
+}
 
-    hooks["register"] = answer
-    monkeypatch.setattr(module, "register_package", module.register_package.with_options(retry_delay_seconds=[0, 0, 0]))
+
+def caused_by(cause: Exception) -> Exception:
+    error = RuntimeError("cannot fetch")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let steps be tried again at once."""
+    for step in STEPS:
+        name = f"{step}_package"
+        monkeypatch.setattr(module, name, getattr(module, name).with_options(retry_delay_seconds=[0, 0, 0]))
+
+
+def failing_at_first(step: Step, outages: int, error: Callable[[], BaseException]) -> Hook:
+    def answer(_: Path | None) -> None:
+        if Kit.steps.count(step) <= outages:
+            raise error()
+
+    return answer
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("step", "kind"), [*zip(STEPS, PASSING, strict=True), *zip(STEPS, [*PASSING][::-1], strict=True)])
+def test_a_step_whose_failure_passes_is_tried_again_by_itself_and_its_record_is_kept(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], step: Step, kind: str
+) -> None:
+    hooks[step] = failing_at_first(step, 1, PASSING[kind])
 
     (delivery,) = deliver(job, output, KIT)
 
-    assert Kit.steps.count("register") == attempts
+    assert delivery.failure is None
+    assert [(item, Kit.steps.count(item)) for item in STEPS] == [(item, 2 if item == step else 1) for item in STEPS]
+    assert (output / "kit.zip").exists()
+    assert taken(lambda: deliver(job, output, KIT)) == ["register"]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(("outages", "attempts"), [(3, 4), (9, 4)])
+def test_a_step_is_tried_four_times_at_most(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], step: Step, outages: int, attempts: int
+) -> None:
+    hooks[step] = failing_at_first(step, outages, lambda: PackagingFailed("503 Service Unavailable", is_transient=True))
+
+    (delivery,) = deliver(job, output, KIT)
+
+    assert Kit.steps.count(step) == attempts
     assert (delivery.failure is None) == (outages < attempts) == (output / "kit.zip").exists()
     if delivery.failure:
-        assert delivery.sentence == "kit.zip was made and validated, and could not be registered: 503 Service Unavailable"
+        assert delivery.sentence == f"kit.zip {NOT_PASSED[step]}: 503 Service Unavailable"
 
 
-@pytest.mark.parametrize("error", [RegistrationFailed("401 Unauthorized"), ValueError("no such region")])
-def test_registering_is_not_tried_again_for_what_does_not_pass(
-    job: PackagingJob, output: Path, hooks: dict[str, Hook], error: Exception
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("step", "kind"), [*zip(itertools.cycle(STEPS), LASTING, strict=False)])
+def test_a_step_is_not_tried_again_for_what_does_not_pass(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], step: Step, kind: str
 ) -> None:
-    hooks["register"] = fail(error)
+    hooks[step] = fail(LASTING[kind]())
 
     (delivery,) = deliver(job, output, KIT)
 
-    assert Kit.steps.count("register") == 1
+    assert Kit.steps == list(STEPS[: STEPS.index(step) + 1])
     assert delivery.failure
+    assert delivery.failure.step == step
 
 
 def test_what_a_step_gave_is_in_the_result_storage_before_the_next_one_begins(

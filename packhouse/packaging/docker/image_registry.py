@@ -11,20 +11,6 @@ from packhouse.packaging.job import PackagingJob, Workplace
 if TYPE_CHECKING:
     from packhouse.packaging.docker.dockerfile import Dockerfile
 
-# What the builders say when the network or the registry is in trouble, which may pass.
-MAY_PASS = (
-    "connection refused",
-    "connection reset",
-    "i/o timeout",
-    "no such host",
-    "timed out",
-    "temporary failure",
-    "tls handshake",
-    "toomanyrequests",
-    "unexpected eof",
-    *(f"status {code}" for code in (429, 500, 502, 503, 504)),
-)
-
 
 def push_validated(package: Path, packaging: "Dockerfile", job: PackagingJob, workplace: Workplace) -> str:
     """Push the image of a package to its repository, and return its name there by digest. Doing it again changes nothing.
@@ -42,6 +28,5 @@ def push_validated(package: Path, packaging: "Dockerfile", job: PackagingJob, wo
             )
         digest = builder.push(image, reference)
     except BuilderFailed as error:
-        may_pass = any(sign in str(error).lower() for sign in MAY_PASS)
-        raise RegistrationFailed(f"{reference} is not pushed: {error}", is_transient=may_pass) from error
+        raise RegistrationFailed(f"{reference} is not pushed: {error}", is_transient=error.is_transient) from error
     return f"{reference.rpartition(':')[0]}@{digest}"
