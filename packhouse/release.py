@@ -11,6 +11,7 @@ import packhouse
 from packhouse.artifacts import Artifact
 from packhouse.errors import InputError
 from packhouse.packaging.job import PackagingJob
+from packhouse.provenance.config import SigningConfig
 from packhouse.records import Record, digest_of
 from packhouse.verification.score import Score
 from packhouse.verification.validate import Validation
@@ -68,7 +69,8 @@ class StepFailure(Record):
 class Delivery(Record):
     """What became of one configured packaging type: what each step gave, up to the one that failed.
 
-    A package is registered only if it was created, validated and scored. `settings` are those of its packaging.
+    A package is registered only if it was created, validated and scored. `settings` are those of its packaging. `beside` is
+    what was published with it, its provenance, signature and run record: files by name, in the artifact store.
     """
 
     type: str
@@ -78,7 +80,12 @@ class Delivery(Record):
     validation: Validation | None = None
     score: Score | None = None
     registration: Registration | None = None
+    beside: dict[str, Artifact] = {}
     failure: StepFailure | None = None
+
+    def with_(self, **given: Any) -> "Delivery":
+        """Return the delivery with what a step gave."""
+        return self.model_copy(update=given)
 
     @property
     def sentence(self) -> str:
@@ -91,12 +98,14 @@ class Delivery(Record):
 class Release(Record):
     """What one run decided and made. It is the flow's result, and `release.json` in the output folder.
 
-    `unsigned` says why the packages are not signed, where they should be.
+    `configuration` is the SHA-256 (hex) of its configuration, and `signing` says where the key to sign with lies, so that
+    packages can be registered later as they would have been by the run.
     """
 
     job: PackagingJob
     deliveries: tuple[Delivery, ...] = ()
-    unsigned: str | None = None
+    configuration: str
+    signing: SigningConfig | None = None
     created_at: str
     flow_run: str | None = None
 
@@ -123,9 +132,8 @@ class Release(Record):
 
     @property
     def is_complete(self) -> bool:
-        """Whether something was ranked on every accelerator, and every package was registered, and signed if it should be."""
-        is_ranked = all(ranking.ranked for ranking in self.job.by_accelerator.values())
-        return is_ranked and not self.failures and not self.unsigned
+        """Whether something was ranked on every accelerator, and every package was registered."""
+        return all(ranking.ranked for ranking in self.job.by_accelerator.values()) and not self.failures
 
     @property
     def verdict(self) -> str:
@@ -135,8 +143,7 @@ class Release(Record):
             for spec, ranking in self.job.by_accelerator.items()
             if not ranking.ranked
         ]
-        causes += [*self.failures, *([self.unsigned] if self.unsigned else [])]
-        if causes:
+        if causes := [*causes, *self.failures]:
             return ". ".join(causes)
         best = self.job.best
         made = ", ".join(package.name for package in self.packages) or "no packages"
@@ -157,14 +164,14 @@ class RunRecord(Record):
     registration: Registration | None
 
 
-def run_record(release: Release, delivery: Delivery) -> RunRecord:
-    """Return the run record of a package that was delivered."""
+def run_record(delivery: Delivery, created_at: str, flow_run: str | None) -> RunRecord:
+    """Return the run record of a package that was registered at a time, in a flow run."""
     assert delivery.package
     return RunRecord(
         package=delivery.name,
         digest=delivery.package.digest,
-        created_at=release.created_at,
-        flow_run=release.flow_run,
+        created_at=created_at,
+        flow_run=flow_run,
         host=platform.node(),
         packhouse=packhouse.__version__,
         validation=delivery.validation,

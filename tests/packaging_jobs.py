@@ -95,7 +95,7 @@ def make_packing(folder: Path, grades: Grades = GRADES, **changes: Any) -> Packi
 def make_release(packing: Packing, *packages: Package) -> Release:
     """Return a release of the job with packages."""
     deliveries = tuple(delivered(package) for package in packages)
-    return Release(job=packing.job, deliveries=deliveries, created_at="2026-01-02T03:04:05+00:00")
+    return Release(job=packing.job, deliveries=deliveries, configuration="0" * 64, created_at="2026-01-02T03:04:05+00:00")
 
 
 def delivered(package: Package) -> Delivery:
