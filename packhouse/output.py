@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packhouse.artifacts import Artifact, ArtifactStore, measure, measure_bytes, owned_suffix, remove_orphans
 from packhouse.errors import ArtifactError, VerificationFailed, explained
-from packhouse.provenance.config import BESIDE, ENVELOPE_SUFFIX, PROVENANCE_SUFFIX, RUN_SUFFIX
+from packhouse.provenance.config import BESIDE, ENVELOPE_SUFFIX
 from packhouse.provenance.dsse import parse_envelope
 from packhouse.release import Package
 from packhouse.transient import may_pass
@@ -93,35 +93,33 @@ class OutputFolder:
 
         Signatures may have been added to its provenance meanwhile.
         """
+        return self._has_files(package, store) and self._has_beside(package, beside)
+
+    def _has_files(self, package: Package, store: ArtifactStore) -> bool:
         place = self.path / package.name
         found = {path.relative_to(self.path).as_posix() for path in (place, *place.rglob("*")) if path.is_file()}
-        return (
-            found == set(package.files)
-            and all(
-                store.is_linked(artifact, self.path / name) or measure(self.path / name).sha256 == artifact.sha256
-                for name, artifact in package.files.items()
-            )
-            and all(
-                self._digest(package.name + suffix) == _sha256(beside.get(package.name + suffix))
-                for suffix in (PROVENANCE_SUFFIX, RUN_SUFFIX)
-            )
-            and self._is_signed_as(package.name, beside)
+        return found == set(package.files) and all(
+            store.is_linked(artifact, self.path / name) or measure(self.path / name).sha256 == artifact.sha256
+            for name, artifact in package.files.items()
         )
 
-    def _is_signed_as(self, name: str, beside: Mapping[str, Artifact]) -> bool:
-        """Whether there is a signature of the provenance of a package, or none and there should be none."""
-        envelope = self.path / f"{name}{ENVELOPE_SUFFIX}"
-        if not envelope.is_file():
-            return envelope.name not in beside
+    def _has_beside(self, package: Package, beside: Mapping[str, Artifact]) -> bool:
+        """Whether provenance and run record are those, or missing if they are, and a signature is of that provenance."""
+        wanted = {name: artifact.sha256 for name, artifact in beside.items()}
+        provenance, envelope, record = (package.name + suffix for suffix in BESIDE)
+        if any(self._digest(name) != wanted.get(name) for name in (provenance, record)):
+            return False
+        if self._digest(envelope) is None:
+            return envelope not in wanted
         try:
-            signed = parse_envelope(envelope.read_bytes(), envelope.name).content
+            signed = parse_envelope((self.path / envelope).read_bytes(), envelope).content
         except VerificationFailed:
             return False
-        return measure_bytes(signed).sha256 == _sha256(beside.get(f"{name}{PROVENANCE_SUFFIX}"))
+        return measure_bytes(signed).sha256 == wanted.get(provenance)
 
     def _digest(self, name: str) -> str | None:
         path = self.path / name
-        return measure(path).sha256 if path.is_file() else None
+        return measure(path).sha256 if path.is_file() and not path.is_symlink() else None
 
     @contextlib.contextmanager
     def _as_before_if_failing(self, names: Sequence[str]) -> Iterator[None]:
@@ -168,10 +166,6 @@ def _lay_out(package: Package, place: Path, store: ArtifactStore) -> None:
         target = place / Path(name).relative_to(package.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(store.path(artifact.sha256), target)
-
-
-def _sha256(artifact: Artifact | None) -> str | None:
-    return artifact.sha256 if artifact else None
 
 
 def _replace(place: Path, new: Path) -> None:
