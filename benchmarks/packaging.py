@@ -39,10 +39,10 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.olive import CACHE, olive_environment
 from packhouse.artifacts import ArtifactStore
 from packhouse.config.loading import parse_config
+from packhouse.decision import Grading, decide
 from packhouse.evaluation.evaluate import evaluate
 from packhouse.packaging import PackagingJob
 from packhouse.plan import prepare
-from packhouse.release import Grading, decide
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = Path(__file__).parent / "packagers"

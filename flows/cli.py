@@ -132,8 +132,12 @@ def register(
 
         stored = read_release(release)
         record = (release / RELEASE_NAME if release.is_dir() else release).absolute()
-        given = [item.model_dump(mode="json") for item in load_config(config).packaging] if config else None
-        settings = [item.settings for item in stored.deliveries if item.settings] if given is None else given
+        given = load_config(config) if config else None
+        settings = (
+            [item.model_dump(mode="json") for item in given.packaging]
+            if given
+            else [item.settings for item in stored.deliveries if item.settings]
+        )
         chosen = [item for item in settings if item["type"].lower() == kind.lower()]
         if not chosen:
             there = ", ".join(sorted({item["type"] for item in settings})) or "none"
@@ -143,7 +147,7 @@ def register(
         def registering() -> FlowRun:
             from flows.register_release import register_release
 
-            return partial(register_release, record, chosen, return_state=True)
+            return partial(register_release, record, chosen, given and given.signing, return_state=True)
 
         message, updated = _ended(registering, verbose)
         if not isinstance(updated, Release):

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from packhouse.release import Grading
+from packhouse.decision import Grading
 from tasks.evaluate import evaluate_all
 from tasks.receive import read_plan
 from tasks.time import time_all

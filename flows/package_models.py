@@ -10,6 +10,7 @@ from prefect.states import Completed, Failed
 from flows.evaluate_accelerator import evaluate_accelerator
 from packhouse.config import PackhouseConfig
 from tasks.package import package_all
+from tasks.provenance import publishing_of
 from tasks.publish import publish_release
 from tasks.rank import rank_candidates
 from tasks.receive import receive_candidates
@@ -25,7 +26,8 @@ async def package_models(config: PackhouseConfig) -> State[Any]:
     plan = receive_candidates(config).sha256
     graded = await asyncio.gather(*(evaluate_accelerator(plan, accelerator.spec) for accelerator in config.accelerators))
     job = rank_candidates(plan, graded)
-    packed = await package_all(job, config.packaging if job.overall.ranked else (), config.output_dir)
-    release = publish_release(job, packed, config)
+    publishing = publishing_of(config)
+    packed = await package_all(job, config.packaging if job.overall.ranked else (), publishing)
+    release = publish_release(job, packed, publishing)
     state = Completed if release.is_complete else Failed
     return state(message=release.verdict, data=release)

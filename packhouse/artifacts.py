@@ -18,6 +18,7 @@ from pathlib import Path
 
 from packhouse.errors import ArtifactError, explained
 from packhouse.records import Record, digest_of
+from packhouse.transient import may_pass
 
 # Larger pieces leave the processor's cache between reading and hashing, and make writing several times slower.
 CHUNK_BYTES = 256 << 10
@@ -160,7 +161,9 @@ def storing(what: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArtifactError(f"{what} cannot be stored with the results: {explained(error)}") from error
+        raise ArtifactError(
+            f"{what} cannot be stored with the results: {explained(error)}", is_transient=may_pass(error)
+        ) from error
 
 
 def measure_bytes(content: bytes) -> Artifact:

@@ -8,7 +8,7 @@
     ├── ArtifactError         the artifact store lost bytes, or it or the output folder cannot take them
     └── VerificationFailed    a package is not what it says it is
 
-An error says what happened, where, and what to do about it.
+An error says what happened, where, and what to do about it. Its `is_transient` says whether trying the same again may help.
 """
 
 import errno
@@ -20,7 +20,12 @@ NO_ROOM, NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (errno.EACCES
 
 
 class PackhouseError(Exception):
-    """Base of all errors raised by Packhouse."""
+    """Base of all errors raised by Packhouse; `is_transient` says that the cause may pass, so that trying again may help."""
+
+    def __init__(self, message: str = "", *, is_transient: bool = False) -> None:
+        """Keep the message, and whether the cause may pass."""
+        self.is_transient = is_transient
+        super().__init__(message)
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,12 @@ class PackagingFailed(PackhouseError):
 
 
 class RegistrationFailed(PackhouseError):
-    """A package could not be published; `is_transient` says that trying again may help, `logs` has what was written there."""
+    """A package could not be published; the message is the reason and the remedy, `logs` has what was written there."""
 
     def __init__(self, message: str, *, is_transient: bool = False, logs: Mapping[str, str] | None = None) -> None:
         """Keep the message, whether the cause may pass, and logs by their names."""
-        self.is_transient = is_transient
+        super().__init__(message, is_transient=is_transient)
         self.logs = dict(logs or {})
-        super().__init__(message)
 
 
 class ArtifactError(PackhouseError):

@@ -6,18 +6,19 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from packhouse.artifacts import ArtifactStore, measure, owned_suffix, remove_orphans
-from packhouse.errors import ArtifactError, explained
-from packhouse.provenance.config import BESIDE, RUN_SUFFIX
-from packhouse.release import Package, RunRecord
+from packhouse.artifacts import Artifact, ArtifactStore, measure, measure_bytes, owned_suffix, remove_orphans
+from packhouse.errors import ArtifactError, VerificationFailed, explained
+from packhouse.provenance.config import BESIDE, ENVELOPE_SUFFIX
+from packhouse.provenance.dsse import parse_envelope
+from packhouse.release import Package
+from packhouse.transient import may_pass
 
 # What the system says where a file is to replace a folder, or a folder anything but an empty one.
 OCCUPIED = (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST)
+MAX_START_BYTES = 100  # of a hidden name, to which more is added than to the name that it begins like
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
@@ -50,41 +51,51 @@ class OutputFolder:
 
     def write(self, name: str, content: bytes) -> Path:
         """Write a file and return its path."""
-        beside = self._beside(name)
-        try:
-            beside.write_bytes(content)
-            beside.replace(self.path / name)
-        finally:
-            beside.unlink(missing_ok=True)
+        with self._hidden(name) as new:
+            new.write_bytes(content)
+            new.replace(self.path / name)
         return self.path / name
 
     def remove(self, name: str) -> None:
         """Remove a file if it is there."""
         (self.path / name).unlink(missing_ok=True)
 
-    def publish(self, package: Package, store: ArtifactStore) -> Path:
-        """Put a package there and return its path. What lies beside an earlier one and speaks of that is removed first.
+    def publish(self, package: Package, store: ArtifactStore, beside: Mapping[str, Artifact] = {}) -> Path:
+        """Put a package there with what lies `beside` it, files by name, and return its path.
+
+        All is written under hidden names first, and then takes its place: the signature just before the package, which is
+        never there without one if it has one; the other files after it, and those of an earlier package go before. What
+        fails until then leaves everything as it was.
 
         Raises:
             ArtifactError: the store has lost its bytes.
         """
-        place, beside = self.path / package.name, self._beside(package.name)
-        try:
-            if package.is_file:
-                store.place(package.files[package.name], beside)
-            else:
-                for name, artifact in package.files.items():
-                    target = beside / Path(name).relative_to(package.name)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(store.path(artifact.sha256), target)
-            self._forget_another(package)
-            _replace(place, beside)
-        finally:
-            _remove(beside)
+        place, names = self.path / package.name, [package.name + suffix for suffix in BESIDE]
+        signature = package.name + ENVELOPE_SUFFIX
+        with contextlib.ExitStack() as hidden:
+            new = {name: hidden.enter_context(self._hidden(name)) for name in (package.name, *beside)}
+            _lay_out(package, new[package.name], store)
+            for name, artifact in beside.items():
+                shutil.copyfile(store.path(artifact.sha256), new[name])
+            with self._as_before_if_failing(names):
+                for name in names:
+                    if name != signature or name not in beside:
+                        self.remove(name)
+                if signature in beside:
+                    new[signature].replace(self.path / signature)
+                _replace(place, new[package.name])
+            for name in beside.keys() - {signature}:
+                new[name].replace(self.path / name)
         return place
 
-    def has(self, package: Package, store: ArtifactStore) -> bool:
-        """Whether a package is there, with exactly its files; another run may have put its own there meanwhile."""
+    def has(self, package: Package, store: ArtifactStore, beside: Mapping[str, Artifact] = {}) -> bool:
+        """Whether a package is there with exactly its files, and what lies `beside` it; another run may have put its own there.
+
+        Signatures may have been added to its provenance meanwhile.
+        """
+        return self._has_files(package, store) and self._has_beside(package, beside)
+
+    def _has_files(self, package: Package, store: ArtifactStore) -> bool:
         place = self.path / package.name
         found = {path.relative_to(self.path).as_posix() for path in (place, *place.rglob("*")) if path.is_file()}
         return found == set(package.files) and all(
@@ -92,25 +103,69 @@ class OutputFolder:
             for name, artifact in package.files.items()
         )
 
-    def _forget_another(self, package: Package) -> None:
-        """Remove provenance, signature and run record unless they are of this very package."""
+    def _has_beside(self, package: Package, beside: Mapping[str, Artifact]) -> bool:
+        """Whether provenance and run record are those, or missing if they are, and a signature is of that provenance."""
+        wanted = {name: artifact.sha256 for name, artifact in beside.items()}
+        provenance, envelope, record = (package.name + suffix for suffix in BESIDE)
+        if any(self._digest(name) != wanted.get(name) for name in (provenance, record)):
+            return False
+        if self._digest(envelope) is None:
+            return envelope not in wanted
         try:
-            record = RunRecord.model_validate_json((self.path / f"{package.name}{RUN_SUFFIX}").read_bytes())
-        except (OSError, ValidationError):
-            record = None
-        if record is None or record.digest != package.digest:
-            for suffix in BESIDE:
-                self.remove(package.name + suffix)
+            signed = parse_envelope((self.path / envelope).read_bytes(), envelope).content
+        except VerificationFailed:
+            return False
+        return measure_bytes(signed).sha256 == wanted.get(provenance)
+
+    def _digest(self, name: str) -> str | None:
+        path = self.path / name
+        return measure(path).sha256 if path.is_file() and not path.is_symlink() else None
+
+    @contextlib.contextmanager
+    def _as_before_if_failing(self, names: Sequence[str]) -> Iterator[None]:
+        """Write files back, or remove them, if the body fails."""
+        earlier = {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
+        try:
+            yield
+        except OSError:
+            for name in names:
+                if name in earlier:
+                    self.write(name, earlier[name])
+                else:
+                    self.remove(name)
+            raise
+
+    @contextlib.contextmanager
+    def _hidden(self, name: str) -> Iterator[Path]:
+        """Give the path of something new before it takes its place; what is left there is removed."""
+        path = self._beside(name)
+        try:
+            yield path
+        finally:
+            _remove(path)
 
     @contextlib.contextmanager
     def _taking(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise ArtifactError(f"the output folder {self.path} cannot be written: {explained(error)}") from error
+            reason = f"the output folder {self.path} cannot be written: {explained(error)}"
+            raise ArtifactError(reason, is_transient=may_pass(error)) from error
 
     def _beside(self, name: str) -> Path:
-        return self.path / f".{name}{owned_suffix()}"
+        start = name.encode()[:MAX_START_BYTES].decode(errors="ignore")
+        return self.path / f".{start}{owned_suffix()}"
+
+
+def _lay_out(package: Package, place: Path, store: ArtifactStore) -> None:
+    """Put the files of a package at a place where nothing is."""
+    if package.is_file:
+        store.place(package.files[package.name], place)
+        return
+    for name, artifact in package.files.items():
+        target = place / Path(name).relative_to(package.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(store.path(artifact.sha256), target)
 
 
 def _replace(place: Path, new: Path) -> None:

@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +9,10 @@ from pydantic import ValidationError
 
 import packhouse
 from packhouse.artifacts import Artifact
-from packhouse.comparison import Compare, compare_intervals
 from packhouse.errors import InputError
-from packhouse.evaluation.records import Evaluation
-from packhouse.evaluation.tournament import Summary
 from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.job import PackagingJob
-from packhouse.plan import Plan
-from packhouse.ranking import Objective, rank
+from packhouse.provenance.config import SigningConfig
 from packhouse.records import Record, digest_of
 from packhouse.verification.score import Score
 from packhouse.verification.validate import Validation
@@ -31,14 +26,6 @@ NOT_PASSED: dict[Step, str] = {
 }
 RELEASE_NAME = "release.json"
 REPORT_NAME = "report.html"
-
-
-class Grading(Record):
-    """What the candidates did on one accelerator, and how timing them went; None where nothing was timed."""
-
-    accelerator: str
-    evaluations: tuple[Evaluation, ...]
-    timing: Summary | None = None
 
 
 class Package(Record):
@@ -84,7 +71,8 @@ class StepFailure(Record):
 class Delivery(Record):
     """What became of one configured packaging type: what each step gave, up to the one that failed.
 
-    A package is registered only if it was created, validated and scored. `settings` are those of its packaging.
+    A package is registered only if it was created, validated and scored. `settings` are those of its packaging. `beside` is
+    what was published with it, its provenance, signature and run record: files by name, in the artifact store.
     """
 
     type: str
@@ -94,7 +82,12 @@ class Delivery(Record):
     validation: Validation | None = None
     score: Score | None = None
     registration: Registration | None = None
+    beside: dict[str, Artifact] = {}
     failure: StepFailure | None = None
+
+    def with_(self, **given: Any) -> "Delivery":
+        """Return the delivery with what a step gave."""
+        return self.model_copy(update=given)
 
     @property
     def caveat(self) -> Caveat | None:
@@ -112,12 +105,14 @@ class Delivery(Record):
 class Release(Record):
     """What one run decided and made. It is the flow's result, and `release.json` in the output folder.
 
-    `unsigned` says why the packages are not signed, where they should be.
+    `configuration` is the SHA-256 (hex) of its configuration, and `signing` says where the key to sign with lies, so that
+    packages can be registered later as they would have been by the run.
     """
 
     job: PackagingJob
     deliveries: tuple[Delivery, ...] = ()
-    unsigned: str | None = None
+    configuration: str
+    signing: SigningConfig | None = None
     created_at: str
     flow_run: str | None = None
 
@@ -144,9 +139,8 @@ class Release(Record):
 
     @property
     def is_complete(self) -> bool:
-        """Whether something was ranked on every accelerator, and every package was registered, and signed if it should be."""
-        is_ranked = all(ranking.ranked for ranking in self.job.by_accelerator.values())
-        return is_ranked and not self.failures and not self.unsigned
+        """Whether something was ranked on every accelerator, and every package was registered."""
+        return all(ranking.ranked for ranking in self.job.by_accelerator.values()) and not self.failures
 
     @property
     def verdict(self) -> str:
@@ -156,8 +150,7 @@ class Release(Record):
             for spec, ranking in self.job.by_accelerator.items()
             if not ranking.ranked
         ]
-        causes += [*self.failures, *([self.unsigned] if self.unsigned else [])]
-        if causes:
+        if causes := [*causes, *self.failures]:
             return ". ".join(causes)
         best = self.job.best
         named = [f"{item.name} ({item.caveat.what})" if item.caveat else item.name for item in self.delivered]
@@ -179,47 +172,19 @@ class RunRecord(Record):
     registration: Registration | None
 
 
-def run_record(release: Release, delivery: Delivery) -> RunRecord:
-    """Return the run record of a package that was delivered."""
+def run_record(delivery: Delivery, created_at: str, flow_run: str | None) -> RunRecord:
+    """Return the run record of a package that was registered at a time, in a flow run."""
     assert delivery.package
     return RunRecord(
         package=delivery.name,
         digest=delivery.package.digest,
-        created_at=release.created_at,
-        flow_run=release.flow_run,
+        created_at=created_at,
+        flow_run=flow_run,
         host=platform.node(),
         packhouse=packhouse.__version__,
         validation=delivery.validation,
         score=delivery.score,
         registration=delivery.registration,
-    )
-
-
-def decide(plan: Plan, gradings: Sequence[Grading], compare: Compare = compare_intervals) -> PackagingJob:
-    """Rank the evaluations per accelerator and across all of them; `compare` knows how sure differences are."""
-    metrics, evaluations = plan.config.flat_metrics, tuple(item for grading in gradings for item in grading.evaluations)
-    ranked = partial(
-        rank,
-        metrics=metrics,
-        baseline=plan.baseline,
-        compare=compare,
-        objective=Objective(kind=plan.config.objective, weights=plan.config.weights),
-    )
-    here = next((request for request in plan.requests if not request.accelerator.runtime), plan.requests[0])
-    return PackagingJob(
-        candidates=plan.candidates,
-        accelerators=plan.config.accelerators,
-        metrics=metrics,
-        baseline=plan.baseline,
-        evaluations=evaluations,
-        tournaments={item.accelerator: item.timing for item in gradings if item.timing},
-        overall=ranked(evaluations),
-        by_accelerator={grading.accelerator: ranked(grading.evaluations) for grading in gradings},
-        data=plan.data,
-        input_keys=plan.input_keys,
-        batch_size=here.batch_size,
-        fingerprint=here.fingerprint,
-        io_binding=plan.timing.io_binding,
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,17 +22,32 @@ from packhouse.errors import PackagingFailed, PackhouseError, RegistrationFailed
 from packhouse.output import OutputFolder
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.registry import distribution_of_type
+from packhouse.provenance.config import RUN_SUFFIX, Publishing
 from packhouse.records import Record, digest_of
-from packhouse.release import Delivery, Package, Registration, Step, StepFailure
+from packhouse.release import Delivery, Package, Registration, Step, StepFailure, run_record
+from packhouse.transient import may_pass
 from packhouse.verification.score import Score, score
 from packhouse.verification.validate import Validation, validate
 from tasks.connect import connect
 from tasks.fan_out import result_of
+from tasks.provenance import provenance_beside, signing_key
 from tasks.storage import artifact_store, package_cache
 
 R = TypeVar("R", bound=Record)
 
 RETRY_AFTER_S = [2.0, 10.0, 30.0]
+
+
+def _may_pass(_: Task[..., Any], __: Any, state: State[Any]) -> bool:
+    return may_pass(state.result(raise_on_failure=False))
+
+
+# Every step is tried again by itself while the cause of its failure may pass.
+RETRIED: dict[str, Any] = {
+    "retries": len(RETRY_AFTER_S),
+    "retry_delay_seconds": RETRY_AFTER_S,
+    "retry_condition_fn": _may_pass,
+}
 
 
 def package_key(_: TaskRunContext | None, parameters: dict[str, Any]) -> str:
@@ -65,6 +81,7 @@ def _checked_digest(parameters: dict[str, Any]) -> str:
     cache_key_fn=package_key,
     persist_result=True,
     result_serializer="json",
+    **RETRIED,
 )
 def create_package(job: PackagingJob, packaging: Packaging) -> Package:
     """Make a package and take its files into the result storage.
@@ -84,6 +101,7 @@ def create_package(job: PackagingJob, packaging: Packaging) -> Package:
     cache_key_fn=validation_key,
     persist_result=True,
     result_serializer="json",
+    **RETRIED,
 )
 def validate_package(job: PackagingJob, packaging: Packaging, package: Package) -> Validation:
     """Open a copy of the package and run its models on the golden samples. Raises VerificationFailed."""
@@ -102,6 +120,7 @@ def validate_package(job: PackagingJob, packaging: Packaging, package: Package) 
     cache_key_fn=score_key,
     persist_result=True,
     result_serializer="json",
+    **RETRIED,
 )
 def score_package(job: PackagingJob, packaging: Packaging, package: Package) -> Score:
     """Compute the quality metrics from the package's own predictions, and compare. Raises VerificationFailed."""
@@ -114,61 +133,64 @@ def score_package(job: PackagingJob, packaging: Packaging, package: Package) -> 
     return scored
 
 
-def _may_pass(_: Task[..., Any], __: Any, state: State[Any]) -> bool:
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, RegistrationFailed) and error.is_transient
-
-
 @task(
     task_run_name="register {packaging.output_name}",
     cache_policy=NO_CACHE,
-    retries=len(RETRY_AFTER_S),
-    retry_delay_seconds=RETRY_AFTER_S,
-    retry_condition_fn=_may_pass,
     persist_result=False,
+    **RETRIED,
 )
-def register_package(job: PackagingJob, packaging: Packaging, package: Package, output_dir: Path) -> Registration:
-    """Publish the package where its type says, and in the output folder. It is always done: what is there already stays.
+def register_package(job: PackagingJob, packaging: Packaging, delivery: Delivery, publishing: Publishing) -> Delivery:
+    """Publish the package where its type says, and in the output folder, signed if that is configured.
+
+    It is always done: what is there already stays. Without the key to sign with, nothing is published.
 
     Raises:
         RegistrationFailed: it could not be published.
     """
+    package = delivery.package
+    assert package
     with _failing_as(RegistrationFailed), _workplace() as workplace:
-        folder, made = OutputFolder(output_dir), _laid_out(package, workplace)
+        key, folder = signing_key(publishing.signing), OutputFolder(publishing.output_dir)
+        made = _laid_out(package, workplace)
         places = packaging.register(made, job, workplace)
         if isinstance(places, str):
             raise RegistrationFailed(f"the packaging type {packaging.type} gave one text as where it is, and no list of them")
         registration = Registration(digest=package.digest, places=(*places, str(folder.path / package.name)))
         _require_unchanged(package, made)
+        delivery = delivery.with_(registration=registration)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        files = provenance_beside(package, packaging, job, publishing.configuration, key=key, finished_at=now)
+        files[package.name + RUN_SUFFIX] = run_record(delivery, now, flow_run.id).model_dump_json(indent=2).encode()
+        beside = {name: workplace.store.put_bytes(content) for name, content in files.items()}
         with folder.exclusive():
-            folder.publish(package, workplace.store)
+            folder.publish(package, workplace.store, beside)
     _log(packaging, f"registered: {', '.join(registration.places)}")
-    return registration
+    return delivery.with_(beside=beside)
 
 
 @task(task_run_name="package {packaging.type} {packaging.output_name}", cache_policy=NO_CACHE, persist_result=False)
-def deliver_package(job: PackagingJob, packaging: Packaging, output_dir: Path) -> State[Any]:
+def deliver_package(job: PackagingJob, packaging: Packaging, publishing: Publishing) -> State[Any]:
     """Take a package through its four steps; what fails one goes no further. The result is a `Delivery` in any case."""
     settings = packaging.model_dump(mode="json")
     delivery = Delivery(type=packaging.type, name=packaging.output_name, settings=settings)
     made = partial(has_its_files, store=artifact_store())
     checked = partial(still_holds, packaging=packaging)
-    steps: dict[Step, Callable[[Delivery], dict[str, Any]]] = {
-        "create": lambda _: {"package": result_of(create_package, (job, packaging), made)},
-        "validate": lambda done: {"validation": result_of(validate_package, (job, packaging, done.package), checked)},
-        "score": lambda done: {"score": result_of(score_package, (job, packaging, done.package), checked)},
-        "register": lambda done: {"registration": result_of(register_package, (job, packaging, done.package, output_dir))},
+    steps: dict[Step, Callable[[Delivery], Delivery]] = {
+        "create": lambda done: done.with_(package=result_of(create_package, (job, packaging), made)),
+        "validate": lambda done: done.with_(validation=result_of(validate_package, (job, packaging, done.package), checked)),
+        "score": lambda done: done.with_(score=result_of(score_package, (job, packaging, done.package), checked)),
+        "register": lambda done: result_of(register_package, (job, packaging, done, publishing)),
     }
     for step, take in steps.items():
         try:
-            delivery = delivery.model_copy(update=take(delivery))
+            delivery = take(delivery)
         except PackhouseError as error:
-            delivery = delivery.model_copy(update={"failure": _failure(step, error)})
+            delivery = delivery.with_(failure=_failure(step, error))
             break
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops no other package
             get_run_logger().exception("a step ended in a way that it should not")
             reason = f"{type(error).__name__}: {error}"
-            delivery = delivery.model_copy(update={"failure": StepFailure(step=step, reason=reason)})
+            delivery = delivery.with_(failure=StepFailure(step=step, reason=reason))
             break
     return (Failed if delivery.failure else Completed)(message=delivery.sentence, data=delivery)
 
@@ -177,9 +199,9 @@ def _failure(step: Step, error: PackhouseError) -> StepFailure:
     return StepFailure(step=step, reason=str(error), logs=error.logs if isinstance(error, RegistrationFailed) else {})
 
 
-async def package_all(job: PackagingJob, packagings: Sequence[Packaging], output_dir: Path) -> list[Delivery]:
+async def package_all(job: PackagingJob, packagings: Sequence[Packaging], publishing: Publishing) -> list[Delivery]:
     """Take all packages through their steps on the flow's task runner; one that fails stops no other."""
-    futures = [deliver_package.submit(job, packaging, output_dir) for packaging in packagings]
+    futures = [deliver_package.submit(job, packaging, publishing) for packaging in packagings]
 
     def wait() -> None:
         for future in futures:
@@ -215,12 +237,12 @@ def _failing_as(kind: type[PackhouseError]) -> Iterator[None]:
     except kind:
         raise
     except PackhouseError as error:
-        raise kind(str(error)) from error
+        raise kind(str(error), is_transient=error.is_transient) from error
     except OSError as error:
-        raise kind(explained(error)) from error
+        raise kind(explained(error), is_transient=may_pass(error)) from error
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         get_run_logger().exception("a packaging type failed in a way that it should not")
-        raise kind(f"{type(error).__name__}: {error}") from error
+        raise kind(f"{type(error).__name__}: {error}", is_transient=may_pass(error)) from error
 
 
 def _adopt(packaging: Packaging, made: Path, store: ArtifactStore) -> Package:

@@ -10,6 +10,7 @@ from prefect.serializers import JSONSerializer
 
 from packhouse.accelerators import Accelerator
 from packhouse.artifacts import ArtifactStore
+from packhouse.decision import Grading, decide
 from packhouse.evaluation.evidence import Evidence
 from packhouse.evaluation.probe import probe
 from packhouse.evaluation.records import Evaluation, EvaluationRequest
@@ -18,7 +19,7 @@ from packhouse.packaging import Packaging
 from packhouse.packaging.registry import asking
 from packhouse.plan import Plan
 from packhouse.records import Record
-from packhouse.release import Grading, Package, decide
+from packhouse.release import Package
 from packhouse.verification.score import Score
 from packhouse.verification.validate import Validation
 from tasks.evaluate import has_its_files

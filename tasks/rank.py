@@ -3,9 +3,9 @@
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from packhouse.decision import Grading, decide
 from packhouse.evaluation.evidence import Evidence
 from packhouse.packaging.job import PackagingJob
-from packhouse.release import Grading, decide
 from packhouse.report.tables import decisions_markdown, ranking_rows
 from tasks.receive import read_plan
 from tasks.storage import artifact_store

@@ -12,11 +12,11 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.context import TaskRunContext
 
 from packhouse.artifacts import ArtifactStore
+from packhouse.decision import Grading
 from packhouse.errors import EvaluationFailed, PackhouseError
 from packhouse.evaluation.records import Evaluation
 from packhouse.evaluation.timing import TimingOutcome, TimingRequest, time_candidates
 from packhouse.evaluation.tournament import Standing
-from packhouse.release import Grading
 from packhouse.report.tables import shown, standing_rows
 from tasks.device import device_limits, limit_names
 from tasks.fan_out import fan_out

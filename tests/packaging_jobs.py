@@ -12,11 +12,12 @@ import onnxruntime
 from packhouse.artifacts import Artifact, ArtifactStore
 from packhouse.candidates import MODEL_NAME, Candidate, lay_out
 from packhouse.config.loading import parse_config
+from packhouse.decision import Grading, decide
 from packhouse.evaluation.records import Evaluation, MetricValue
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.plan import Plan, prepare
-from packhouse.release import Delivery, Grading, Package, Registration, Release, Step, StepFailure, decide
+from packhouse.release import Delivery, Package, Registration, Release, Step, StepFailure
 from tests.classifiers import write_family, write_points
 from tests.jobs import job
 
@@ -94,7 +95,7 @@ def make_packing(folder: Path, grades: Grades = GRADES, **changes: Any) -> Packi
 def make_release(packing: Packing, *packages: Package) -> Release:
     """Return a release of the job with packages."""
     deliveries = tuple(delivered(package) for package in packages)
-    return Release(job=packing.job, deliveries=deliveries, created_at="2026-01-02T03:04:05+00:00")
+    return Release(job=packing.job, deliveries=deliveries, configuration="0" * 64, created_at="2026-01-02T03:04:05+00:00")
 
 
 def delivered(package: Package) -> Delivery:

@@ -1,23 +1,25 @@
 """The output folder: what appears there is complete, and what goes wrong leaves what was there before."""
 
+import base64
 import errno
 import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from packhouse import output
-from packhouse.artifacts import ArtifactStore, owned_suffix
+from packhouse.artifacts import Artifact, ArtifactStore, owned_suffix
 from packhouse.errors import ArtifactError
 from packhouse.output import OutputFolder
-from packhouse.provenance.config import BESIDE, RUN_SUFFIX
-from packhouse.release import Package, RunRecord
+from packhouse.provenance.config import BESIDE, ENVELOPE_SUFFIX, PROVENANCE_SUFFIX, RUN_SUFFIX
+from packhouse.provenance.dsse import Envelope, Signature, parse_envelope
+from packhouse.release import Package
 
 NAME = "best"
 Content = bytes | dict[str, bytes]
@@ -326,48 +328,128 @@ def test_a_folder_with_one_file_more_or_other_bytes_is_not_the_package(folder: O
     assert not folder.has(package, store)
 
 
-def write_beside(folder: OutputFolder, package: Package) -> set[str]:
-    """Write what a run writes beside a package, and return the names."""
-    record = RunRecord(
-        package=package.name,
-        digest=package.digest,
-        created_at="2026-01-02T03:04:05+00:00",
-        flow_run=None,
-        host="here",
-        packhouse="1",
-        validation=None,
-        score=None,
-        registration=None,
-    )
+def beside_of(package: Package, store: ArtifactStore, suffixes: Sequence[str] = BESIDE) -> dict[str, Artifact]:
+    """Return what lies beside a package, each saying of which one it speaks; the signature is of the provenance."""
+    said = package.digest.encode()
+    signed = Envelope(payload=base64.b64encode(said).decode(), payload_type="text", signatures=(Signature(sig="x"),))
+    contents = {suffix: signed.to_json() if suffix == ENVELOPE_SUFFIX else said for suffix in suffixes}
+    return {package.name + suffix: store.put_bytes(content) for suffix, content in contents.items()}
+
+
+def subjects(path: Path) -> dict[str, str | None]:
+    """Return the digest of the package that each file beside a package speaks of; None for those that are not there."""
+    found: dict[str, str | None] = {}
     for suffix in BESIDE:
-        folder.write(package.name + suffix, record.model_dump_json().encode() if suffix == RUN_SUFFIX else b"{}")
-    return {package.name + suffix for suffix in BESIDE}
+        beside = path.with_name(path.name + suffix)
+        text = beside.read_bytes() if beside.exists() else None
+        found[suffix] = (parse_envelope(text, "").content if suffix == ENVELOPE_SUFFIX else text).decode() if text else None
+    return found
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> OutputFolder:
+    """An output folder in which more lies than a package."""
+    return OutputFolder(tmp_path / "packages")
 
 
 @pytest.mark.parametrize("content", NEW, ids=["file", "folder"])
-def test_what_lies_beside_a_package_goes_when_another_takes_its_place_and_stays_when_it_is_the_same(
-    tmp_path: Path, store: ArtifactStore, content: Content
+def test_what_lies_beside_a_package_comes_with_it_and_goes_when_another_takes_its_place(
+    busy: OutputFolder, store: ArtifactStore, content: Content
 ) -> None:
-    folder, package = OutputFolder(tmp_path / "packages"), package_of(content, store)
-    folder.publish(package, store)
-    beside = write_beside(folder, package)
-    folder.publish(package, store)
-    assert {path.name for path in folder.path.iterdir()} == {NAME, *beside}
-    folder.publish(package_of(EARLIER[0], store), store)
-    assert {path.name for path in folder.path.iterdir()} == {NAME}
+    package, other = package_of(content, store), package_of(EARLIER[0], store)
+    for suffixes in (BESIDE, (PROVENANCE_SUFFIX, RUN_SUFFIX)):
+        busy.publish(package, store, beside_of(package, store, suffixes))
+        assert subjects(busy.path / NAME) == {suffix: package.digest if suffix in suffixes else None for suffix in BESIDE}
+    busy.publish(other, store, beside_of(other, store))
+    assert set(subjects(busy.path / NAME).values()) == {other.digest}
+    busy.publish(package, store)
+    assert [path.name for path in busy.path.iterdir()] == [NAME]
 
 
+@pytest.mark.parametrize("earlier", [None, *EARLIER], ids=["first", "over a file", "over a folder"])
+@pytest.mark.parametrize("new", NEW, ids=["file", "folder"])
+def test_a_signed_package_is_at_no_moment_without_a_signature_and_nothing_else_speaks_of_another(
+    busy: OutputFolder, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, earlier: Content | None, new: Content
+) -> None:
+    """Looked at after every single change of a name; a replaced package has the next one's signature for one of them."""
+    contents = [content for content in (earlier, new) if content]
+    packages = [package_of(content, store) for content in contents]
+    beside = [beside_of(package, store) for package in packages]
+    if earlier:
+        busy.publish(packages[0], store, beside[0])
+    signed_as_it_is: list[bool] = []
+
+    def look() -> None:
+        if not (busy.path / NAME).exists():
+            assert not earlier
+            return
+        there, about = packages[contents.index(published(busy))].digest, subjects(busy.path / NAME)
+        assert about[ENVELOPE_SUFFIX]
+        assert {about[PROVENANCE_SUFFIX], about[RUN_SUFFIX]} <= {there, None}
+        signed_as_it_is.append(about[ENVELOPE_SUFFIX] == there)
+
+    def watched(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changing(*arguments: Any, **options: Any) -> Any:
+            done = change(*arguments, **options)
+            look()
+            return done
+
+        return changing
+
+    for owner, name in ((Path, "replace"), (Path, "rename"), (Path, "unlink"), (output, "_exchanged")):
+        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
+    busy.publish(packages[-1], store, beside[-1])
+    assert len(signed_as_it_is) >= 3
+    assert signed_as_it_is.count(False) == (1 if earlier else 0)
+    assert set(subjects(busy.path / NAME).values()) == {packages[-1].digest}
+
+
+def fail_to_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the disk fail when the package is to take its place."""
+
+    def fail(*_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(output, "_replace", fail)
+
+
+@pytest.mark.parametrize("fail", [fail_to_copy, fail_to_exchange])
+@pytest.mark.parametrize("suffixes", [BESIDE, (PROVENANCE_SUFFIX, RUN_SUFFIX)], ids=["signed", "not signed"])
 def test_what_lies_beside_a_package_stays_while_no_other_can_take_its_place(
-    tmp_path: Path, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+    busy: OutputFolder,
+    store: ArtifactStore,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[[pytest.MonkeyPatch], None],
+    suffixes: Sequence[str],
 ) -> None:
-    folder, package = OutputFolder(tmp_path / "packages"), package_of(EARLIER[1], store)
-    folder.publish(package, store)
-    beside = write_beside(folder, package)
-    fail_to_copy(monkeypatch)
-    with pytest.raises(OSError, match="No space left"):
-        folder.publish(package_of(NEW[1], store), store)
-    assert {path.name for path in folder.path.iterdir()} == {NAME, *beside}
-    assert published(folder) == EARLIER[1]
+    package, other = package_of(EARLIER[1], store), package_of(NEW[1], store)
+    busy.publish(package, store, beside_of(package, store, suffixes))
+    before = content_of(busy.path)
+    beside = beside_of(other, store)
+    fail(monkeypatch)
+    with pytest.raises(OSError, match=r"No space left|Input/output error"):
+        busy.publish(other, store, beside)
+    assert content_of(busy.path) == before
+
+
+def test_a_package_is_there_only_with_all_that_should_lie_beside_it_and_signatures_may_be_added(
+    busy: OutputFolder, store: ArtifactStore
+) -> None:
+    package, other = package_of(NEW[0], store), package_of(NEW[1], store)
+    plain, signed = beside_of(package, store, (PROVENANCE_SUFFIX, RUN_SUFFIX)), beside_of(package, store)
+    busy.publish(package, store, plain)
+    assert busy.has(package, store, plain)
+    assert not busy.has(package, store, signed)
+    assert not busy.has(package, store)
+    busy.publish(package, store, signed)
+    assert busy.has(package, store, signed)
+    assert busy.has(package, store, plain)
+    for wrong in (store.path(beside_of(other, store)[NAME + ENVELOPE_SUFFIX].sha256).read_bytes(), b"no envelope"):
+        busy.write(NAME + ENVELOPE_SUFFIX, wrong)
+        assert not busy.has(package, store, plain)
+    busy.publish(package, store, signed)
+    busy.write(NAME + RUN_SUFFIX, b"of another run")
+    assert not busy.has(package, store, signed)
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
@@ -412,7 +494,8 @@ def test_a_package_without_files_is_refused_and_the_earlier_one_stays(folder: Ou
 
 
 def test_names_as_long_as_a_package_may_have_are_published(tmp_path: Path, store: ArtifactStore) -> None:
-    name = "ä" * 98 + ".zip"
+    name = "ä" * 100 + ".azureml-models"
     folder = OutputFolder(tmp_path / "packages")
-    folder.publish(Package(type="Zipfile", name=name, files={name: store.put_bytes(b"new")}), store)
-    assert [path.name for path in folder.path.iterdir()] == [name]
+    package = Package(type="Zipfile", name=name, files={name: store.put_bytes(b"new")})
+    folder.publish(package, store, beside_of(package, store))
+    assert {path.name for path in folder.path.iterdir()} == {name, *(name + suffix for suffix in BESIDE)}

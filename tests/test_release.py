@@ -137,12 +137,6 @@ def test_a_complete_release_says_who_won_where_and_what_was_made(packing: Packin
     assert make_release(packing).verdict == f"{EXACT} ranks first ({CPU}); made no packages"
 
 
-def test_a_release_whose_packages_should_be_signed_and_are_not_is_incomplete_and_says_why(packing: Packing) -> None:
-    release = make_release(packing, ZIP).model_copy(update={"unsigned": "the packages are not signed: no key"})
-    assert not release.is_complete
-    assert release.verdict == "the packages are not signed: no key"
-
-
 def test_a_release_with_packages_that_failed_is_incomplete_and_says_why(packing: Packing) -> None:
     failed = (undelivered("a.zip", "x"), undelivered("b", "y"))
     release = make_release(packing, ZIP).model_copy(update={"deliveries": failed})

@@ -22,9 +22,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from uv import find_uv_bin
 
-from packhouse.errors import EvaluationFailed
+from packhouse.errors import EvaluationFailed, PackhouseError
 from packhouse.pins import Pin, distribution_of, parse_runtime
 from packhouse.records import digest_of
+from packhouse.transient import is_said_to_pass
 
 MARKER = "packhouse.json"
 TIMEOUT_S = 1800.0
@@ -113,7 +114,8 @@ class RuntimeEnvironments:
         with self._lock(environment) as lock:
             if not _is_complete(environment):
                 if os.fstat(lock).st_mtime > asked and (reason := os.pread(lock, REASON_BYTES, 0)):
-                    raise EvaluationFailed(reason.decode(errors="replace"))
+                    told = reason.decode(errors="replace")
+                    raise EvaluationFailed(told, is_transient=is_said_to_pass(told))
                 try:
                     install(lock)
                 except EvaluationFailed as error:
@@ -163,7 +165,7 @@ def _install(environment: Path, pins: Sequence[Pin], lock: int) -> None:
     try:
         found = _install_into(environment, requirements, lock)
     except _CommandFailed as error:
-        raise EvaluationFailed(f"{runtime} is not installed: {error}; {REMEDY}") from None
+        raise EvaluationFailed(f"{runtime} is not installed: {error}; {REMEDY}", is_transient=error.is_transient) from None
     distribution = distribution_of(pins)
     brought = sorted({canonicalize_name(name) for name in found["distributions"]})
     if brought != [distribution.name]:
@@ -184,7 +186,7 @@ def _install_locked(environment: Path, requirements: Path, wheels: Path | None, 
         found = _install_into(environment, options, lock)
     except _CommandFailed as error:
         what = "the wheels of the package" if wheels else "the requirements of the package"
-        raise EvaluationFailed(f"{what} cannot be installed: {error}") from None
+        raise EvaluationFailed(f"{what} cannot be installed: {error}", is_transient=error.is_transient) from None
     _mark(environment, requirements.read_text(encoding="utf-8").splitlines(), found["version"])
 
 
@@ -193,7 +195,8 @@ def _install_requirements(environment: Path, requirements: Sequence[str], lock: 
     try:
         found = _install_into(environment, requirements, lock)
     except _CommandFailed as error:
-        raise EvaluationFailed(f"the requirements of the package cannot be installed: {error}; {REMEDY}") from None
+        reason = f"the requirements of the package cannot be installed: {error}; {REMEDY}"
+        raise EvaluationFailed(reason, is_transient=error.is_transient) from None
     _mark(environment, requirements, found["version"])
 
 
@@ -214,7 +217,7 @@ def _mark(environment: Path, requirements: Sequence[str], version: str) -> None:
     marker.replace(environment / MARKER)
 
 
-class _CommandFailed(Exception):
+class _CommandFailed(PackhouseError):
     """A command did not succeed; the message is its reason."""
 
 
@@ -235,7 +238,8 @@ def _run(what: str, command: Sequence[str], lock: int) -> str:
     except subprocess.TimeoutExpired:
         raise _CommandFailed(f"{what} took over {TIMEOUT_S:g} s") from None
     if done.returncode:
-        raise _CommandFailed(f"{what} failed: {_reason(done.stderr or done.stdout) or f'exit code {done.returncode}'}")
+        reason = _reason(done.stderr or done.stdout) or f"exit code {done.returncode}"
+        raise _CommandFailed(f"{what} failed: {reason}", is_transient=is_said_to_pass(done.stderr))
     return done.stdout
 
 

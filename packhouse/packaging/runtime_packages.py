@@ -26,6 +26,7 @@ from packaging.version import Version
 
 from packhouse.errors import PackagingFailed
 from packhouse.pins import DISTRIBUTIONS
+from packhouse.transient import is_said_to_pass
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +198,8 @@ def _failure(wanted: Sequence[str], output: str) -> PackagingFailed:
         if "No module named pip" in output
         else "connect to a package index or configure pip's (python -m pip config list)"
     )
-    return PackagingFailed(f"the wheels of {_words(wanted)} cannot be fetched: {_reason(output)}; {remedy}, or {WITHOUT}")
+    reason = f"the wheels of {_words(wanted)} cannot be fetched: {_reason(output)}; {remedy}, or {WITHOUT}"
+    return PackagingFailed(reason, is_transient=is_said_to_pass(output))
 
 
 def _reason(output: str) -> str:

@@ -1,4 +1,4 @@
-"""How packages are signed, as it is configured: where the key is, never the key itself; and what lies beside a package."""
+"""How packages are signed and published, as it is configured: where the key is, never the key itself; what lies beside them."""
 
 import re
 from collections.abc import Mapping
@@ -61,6 +61,17 @@ class SigningConfig(Record):
             )
             raise ValueError(f"{found}; give one of them")
         return self
+
+
+class Publishing(Record):
+    """Where a run publishes, and what goes for the provenance of all its packages.
+
+    `configuration` is the SHA-256 (hex) of the configuration that the candidates were graded by.
+    """
+
+    output_dir: Path
+    configuration: str
+    signing: SigningConfig | None = None
 
 
 def _may_be_shown(name: str, value: Any) -> bool:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field, Secret, SecretBytes, SecretStr, Validatio
 from pydantic_core import to_jsonable_python
 
 import packhouse
-from packhouse.config import PackhouseConfig
 from packhouse.errors import VerificationFailed
 from packhouse.packaging import Packaging, PackagingJob
 from packhouse.provenance.config import WITHHELD
@@ -81,15 +80,18 @@ def files_statement(files: Digests) -> Statement:
     return Statement(subject=_subjects(files), predicate_type=FILES_ONLY)
 
 
-def provenance(package: Package, packaging: Packaging, config: PackhouseConfig, job: PackagingJob, run: Run) -> Statement:
-    """Return the provenance of a package that was made as `packaging` says, in a run of `config`. No secret is in it."""
+def provenance(package: Package, packaging: Packaging, configuration: str, job: PackagingJob, run: Run) -> Statement:
+    """Return the provenance of a package that was made as `packaging` says, for a job of the configuration with a digest.
+
+    No secret is in it.
+    """
     times = {"invocationId": run.flow_run, "startedOn": run.started_on, "finishedOn": run.finished_on}
     predicate = {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {
                 "packaging": without_secrets(packaging),
-                "configuration": {"digest": {"sha256": digest_of(without_secrets(config))}},
+                "configuration": {"digest": {"sha256": configuration}},
             },
             "internalParameters": {"packhouse": packhouse.__version__},
             "resolvedDependencies": [*_candidates(job), _data(job), *_runtimes(job)],
@@ -100,6 +102,11 @@ def provenance(package: Package, packaging: Packaging, config: PackhouseConfig, 
         },
     }
     return Statement(subject=_subjects(digests_of_package(package)), predicate_type=SLSA_PROVENANCE, predicate=predicate)
+
+
+def configuration_digest(config: BaseModel) -> str:
+    """Return the SHA-256 (hex) of a configuration, in which its secrets have no part."""
+    return digest_of(without_secrets(config))
 
 
 def without_secrets(value: Any) -> Any:

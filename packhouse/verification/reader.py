@@ -16,6 +16,7 @@ from typing import BinaryIO
 from packhouse.errors import ArtifactError, InputError, VerificationFailed
 from packhouse.packaging.contents import unfit_name
 from packhouse.packaging.manifest import ManifestFile
+from packhouse.transient import may_pass
 from packhouse.verification.folder import list_members
 from packhouse.verification.member import Member
 from packhouse.verification.zip_end import is_archive
@@ -58,7 +59,8 @@ def unpack(package: Path, folder: Path, limits: Limits = Limits()) -> dict[str, 
                 raise InputError.at(str(folder), "is not empty", "name a new folder")
             return {member.name: _copy(member, folder) for member in members}
     except OSError as error:
-        raise ArtifactError(f"{package} cannot be unpacked to {folder} ({error}); free space there, or set TMPDIR") from error
+        reason = f"{package} cannot be unpacked to {folder} ({error}); free space there, or set TMPDIR"
+        raise ArtifactError(reason, is_transient=may_pass(error)) from error
 
 
 @contextmanager

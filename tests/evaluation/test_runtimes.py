@@ -17,7 +17,7 @@ from uv import find_uv_bin
 from packhouse.errors import EvaluationFailed
 from packhouse.evaluation import runtimes
 from packhouse.evaluation.runtimes import RuntimeEnvironments
-from tests.wheels import make_wheel
+from tests.wheels import breaking_index, make_wheel
 
 OPENVINO, STOCK = ["onnxruntime-openvino==9.1.0"], ["onnxruntime==9.2.0"]
 NUMPY = metadata.version("numpy")
@@ -375,3 +375,19 @@ class TestManyProcesses:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             gate.write_text("go on")
             fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def test_a_download_that_breaks_off_may_pass_and_what_is_not_to_be_had_does_not(
+    environments: RuntimeEnvironments, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EvaluationFailed) as missing:
+        environments.python(["onnxruntime==9.9.9"])
+    assert not missing.value.is_transient
+    for name in ("OFFLINE", "NO_INDEX", "FIND_LINKS"):
+        monkeypatch.delenv(f"UV_{name}")
+    with breaking_index(index) as address:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", address)
+        monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+        with pytest.raises(EvaluationFailed, match="uv pip install failed") as broken:
+            environments.python(STOCK)
+    assert broken.value.is_transient

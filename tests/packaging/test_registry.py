@@ -125,6 +125,29 @@ def test_a_type_that_somebody_installs_is_configured_planned_described_and_made(
     }
 
 
+# Whatever is imported first, the configuration comes to import all packaging types.
+FIRST = ["packhouse.config", "packhouse.packaging.registry", "packhouse.plan", "packhouse.release", "flows.package_models"]
+IMPORTED_ABOVE = """
+from packhouse.output import OutputFolder
+from packhouse.packaging.zipfile import Zipfile
+from packhouse.provenance.statement import provenance
+from packhouse.release import Delivery, Package, Release
+from packhouse.report.page import report_html
+from packhouse.verification import verify_package
+"""
+USABLE = """
+from packhouse.packaging.registry import installed_types
+print(sorted({"Note", "Zipfile"} & installed_types().usable.keys()))
+"""
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_a_type_may_import_whatever_does_not_need_the_configuration(first: str, third_party: Path) -> None:
+    (third_party / "notes_packaging.py").write_text(f"{IMPORTED_ABOVE}{THIRD_PARTY}")
+    done = run_with(third_party, f"import {first}{USABLE}")
+    assert (done.stdout, done.stderr) == ("['Note', 'Zipfile']\n", "")
+
+
 PLAN = """
 from flows.cli import app
 app(["plan", sys.argv[1]])

@@ -12,7 +12,7 @@ import pytest
 
 from packhouse.errors import PackagingFailed
 from packhouse.packaging.runtime_packages import REQUIREMENTS, fetch
-from tests.wheels import make_wheel, metadata_text
+from tests.wheels import breaking_index, make_wheel, metadata_text
 
 FETCH = """
 import pathlib, sys
@@ -249,6 +249,27 @@ def test_failure_says_why_and_what_to_do_and_leaves_nothing(
         fetch("engine", version, cache)
     assert re.search(r"configure pip.*, or set include_runtime_packages: false$", str(failure.value))
     assert "\n" not in str(failure.value)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_download_that_breaks_off_may_pass_and_what_is_not_to_be_had_does_not(
+    index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PackagingFailed) as missing:
+        fetch("engine", "9.9", cache)
+    assert not missing.value.is_transient
+    with breaking_index(index) as address:
+        for name, value in {
+            "NO_INDEX": "0",
+            "FIND_LINKS": "",
+            "INDEX_URL": address,
+            "RETRIES": "0",
+            "RESUME_RETRIES": "0",
+        }.items():
+            monkeypatch.setenv(f"PIP_{name}", value)
+        with pytest.raises(PackagingFailed, match="cannot be fetched") as broken:
+            fetch("engine", "1.0", cache)
+    assert broken.value.is_transient
     assert list(cache.iterdir()) == []
 
 

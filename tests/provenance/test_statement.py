@@ -13,7 +13,7 @@ from packhouse.config import PackhouseConfig
 from packhouse.config.loading import parse_config
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.zipfile import Zipfile
-from packhouse.provenance.statement import Run, Statement, parse_statement, provenance, without_secrets
+from packhouse.provenance.statement import Run, Statement, configuration_digest, parse_statement, provenance, without_secrets
 from packhouse.provenance.subjects import digests_of, digests_of_package
 from packhouse.records import Record, digest_of
 from packhouse.release import Package
@@ -78,7 +78,7 @@ def as_published(path: Path) -> Package:
 
 @pytest.fixture(scope="module")
 def statement(packing: Packing, config: PackhouseConfig, package: Path) -> Json:
-    found: Json = json.loads(provenance(as_published(package), ZIP, config, packing.job, RUN).to_json())
+    found: Json = json.loads(provenance(as_published(package), ZIP, configuration_digest(config), packing.job, RUN).to_json())
     return found
 
 
@@ -115,7 +115,7 @@ def test_external_parameters_are_the_packaging_and_the_digest_of_the_whole_confi
     assert parameters["packaging"] == ZIP.model_dump(mode="json")
     assert parameters["configuration"]["digest"]["sha256"] == digest_of(config.model_dump(mode="json"))
     changed = config.model_copy(update={"baseline": "another"})
-    assert digest_of(without_secrets(changed)) != parameters["configuration"]["digest"]["sha256"]
+    assert configuration_digest(changed) != parameters["configuration"]["digest"]["sha256"]
 
 
 def test_dependencies_are_all_candidates_the_data_and_the_runtimes(packing: Packing, statement: Json) -> None:
@@ -139,7 +139,7 @@ def test_run_and_builder_are_told_and_what_is_not_known_of_the_run_is_left_out(
     times = {"startedOn": RUN.started_on, "finishedOn": RUN.finished_on}
     assert details["metadata"] == {"invocationId": RUN.flow_run, **times}
     assert details["builder"]["version"] == {"packhouse": packhouse.__version__}
-    unknown = provenance(as_published(package), ZIP, config, packing.job, Run())
+    unknown = provenance(as_published(package), ZIP, configuration_digest(config), packing.job, Run())
     assert unknown.predicate["runDetails"]["metadata"] == {}
 
 
@@ -148,7 +148,7 @@ def test_no_secret_is_in_the_provenance_whatever_serialisers_reveal(packing: Pac
     assert PLANTED in guarded.model_dump_json()
     package = Package(type="Guarded", name="guarded", files={"guarded": packing.job.data})
     secretive = config.model_copy(update={"packaging": (guarded,)})
-    text = provenance(package, guarded, secretive, packing.job, RUN).to_json().decode()
+    text = provenance(package, guarded, configuration_digest(secretive), packing.job, RUN).to_json().decode()
     assert PLANTED not in text
     parameters = json.loads(text)["predicate"]["buildDefinition"]["externalParameters"]
     hidden = "*" * 10
@@ -170,7 +170,7 @@ def test_a_secret_has_no_part_in_the_digest_of_the_configuration() -> None:
 
 
 def test_equal_statements_are_equal_bytes_and_are_read_back(packing: Packing, config: PackhouseConfig, package: Path) -> None:
-    first, second = (provenance(as_published(package), ZIP, config, packing.job, RUN) for _ in range(2))
+    first, second = (provenance(as_published(package), ZIP, configuration_digest(config), packing.job, RUN) for _ in range(2))
     assert first.to_json() == second.to_json()
     assert parse_statement(first.to_json(), "it") == first
     assert isinstance(first, Statement)

@@ -1,4 +1,4 @@
-"""Faults of a run, put where the environment variable ``FAULT`` says: it is killed, a disk is full, a worker is dead.
+"""Faults of a run, put where the environment variable ``FAULT`` says: it is killed, or waits, a disk is full, a worker is dead.
 
 Importing this changes the classes that write; it is done in a child process only.
 """
@@ -6,8 +6,9 @@ Importing this changes the classes that write; it is done in a child process onl
 import os
 import resource
 import signal
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ def die_if(fault: str) -> None:
     """Kill this process if that is the fault."""
     if fault == FAULT:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_if(fault: str) -> None:
+    """Wait for the file ``FAULT_OVER`` if that is the fault."""
+    while fault == FAULT and not Path(os.environ["FAULT_OVER"]).exists():
+        time.sleep(0.05)
 
 
 @contextmanager
@@ -54,10 +61,10 @@ def adopting(store: ArtifactStore, source: Path) -> Artifact:
     return artifact
 
 
-def placing(folder: OutputFolder, package: Package, store: ArtifactStore) -> Path:
+def placing(folder: OutputFolder, package: Package, store: ArtifactStore, beside: Mapping[str, Artifact]) -> Path:
     """Publish a package, on a disk that is full or not, and die."""
     with full_disk_if(f"full disk in placing {Path(package.name).stem}"):
-        place = _publish(folder, package, store)
+        place = _publish(folder, package, store, beside)
     die_if(f"placed {Path(package.name).stem}")
     return place
 
@@ -66,6 +73,12 @@ def replacing(place: Path, new: Path) -> None:
     """Die with the new package beside the place that it is for."""
     die_if(f"placing {place.stem}")
     _replace(place, new)
+
+
+def appearing(path: Path, target: Path) -> Path:
+    """Die with a file that is to appear beside its place."""
+    die_if(f"appearing {target.name}")
+    return _appear(path, target)
 
 
 def writing(folder: OutputFolder, name: str, content: bytes) -> Path:
@@ -86,7 +99,7 @@ def asking(host: SessionHost, request: str, **arguments: Any) -> dict[str, Any]:
 
 anything: Any = output
 _writestr, _adopt, _ask = zipfile.ZipFile.writestr, ArtifactStore.adopt, SessionHost.ask
-_publish, _replace, _write = OutputFolder.publish, anything._replace, OutputFolder.write
+_publish, _replace, _write, _appear = OutputFolder.publish, anything._replace, OutputFolder.write, Path.replace
 for owner, name, replacement in (
     (zipfile.ZipFile, "writestr", dying_within),
     (ArtifactStore, "adopt", adopting),
@@ -94,5 +107,6 @@ for owner, name, replacement in (
     (OutputFolder, "publish", placing),
     (OutputFolder, "write", writing),
     (output, "_replace", replacing),
+    (Path, "replace", appearing),
 ):
     setattr(owner, name, replacement)

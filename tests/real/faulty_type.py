@@ -53,6 +53,7 @@ class Faulty(Zipfile):
         faults.steps.append(step)
         with Path(os.environ["FAULT_LOG"]).open("a", encoding="utf-8") as log:
             log.write(f"{step}\n")
+        faults.wait_if(f"waiting before {step}")
         faults.die_if(f"before {step}")
         with faults.full_disk_if(f"full disk in {step}"):
             yield

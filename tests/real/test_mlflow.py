@@ -1,19 +1,14 @@
 """A real MLflow server: packages are registered in it, and clients that know nothing of us load them."""
 
-import http.server
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +27,7 @@ from packhouse.verification.payload import Payload
 from tests.classifiers import write_classifier
 from tests.jobs import write_job
 from tests.packaging_jobs import CPU, ONE, Packing, make_packing, predict
+from tests.real.breaking_proxy import CUT, proxy
 from tests.real.conftest import ROOT, Packhouse
 from tests.real.test_runs import wait_until
 
@@ -344,6 +340,41 @@ def test_a_server_that_fails_once_is_asked_again_and_nothing_is_made_twice(mlflo
     assert len(mlflow.versions("shaky")) == 1
 
 
+BREAKS = {
+    "the upload is cut": ("PUT .*/model.onnx", CUT),
+    "the upload is refused": ("PUT .*/model.onnx", 500),
+    "the copy that is fetched back is cut": ("GET .*/model.onnx", CUT),
+    "measurements are refused": ("POST .*/runs/log-batch", 500),
+    "the version is refused": ("POST .*/model-versions/create", 500),
+    "the alias is refused": ("POST .*/registered-models/alias", 500),
+}
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+def test_what_breaks_off_in_the_middle_shows_nothing_half_done_and_is_made_good_by_the_next(
+    mlflow: MLflow, tmp_path: Path, kind: str
+) -> None:
+    made = make(tmp_path, kind.replace(" ", "-"))
+    name, (request, status) = made.packaging.name, BREAKS[kind]
+    with proxy(mlflow.uri, [(request, status, False)]) as uri, pytest.raises(RegistrationFailed) as caught:
+        made.register(replace(mlflow.registry, tracking_uri=uri))
+    assert caught.value.is_transient
+    assert len(mlflow.versions(name)) == (1 if "alias" in kind else 0)  # which has all its files and measurements then
+    with pytest.raises(httpx.HTTPStatusError):
+        mlflow.aliased(name)
+
+    made.register(mlflow.registry)
+
+    (version,), (run,) = mlflow.versions(name), mlflow.runs(name)
+    assert mlflow.aliased(name) == version["version"] == "1"
+    assert version["run_id"] == run["info"]["run_id"]
+    stored = next(mlflow.artifacts.rglob(f"{run['info']['run_id']}/artifacts/model"))
+    assert {path.name: path.read_bytes() for path in stored.iterdir()} == {
+        path.name: path.read_bytes() for path in made.folder.iterdir()
+    }
+    assert {metric["key"] for metric in run["data"]["metrics"]} >= {"accuracy-accuracy_score", "latency-p50"}
+
+
 @pytest.mark.parametrize(
     ("status", "is_transient", "remedy"),
     [
@@ -356,7 +387,10 @@ def test_what_a_server_refuses_is_said_with_the_remedy_and_without_the_secret(
     mlflow: MLflow, tmp_path: Path, status: int, is_transient: bool, remedy: str
 ) -> None:
     made = make(tmp_path, "refused")
-    with proxy(mlflow.uri, [("/mlflow/", status, False)]) as uri, pytest.raises(RegistrationFailed, match=remedy) as caught:
+    with (
+        proxy(mlflow.uri, [("/mlflow/", status, False)], SECRET) as uri,
+        pytest.raises(RegistrationFailed, match=remedy) as caught,
+    ):
         made.register(MLflowRegistry(uri, username="me", password=SECRET))
     assert caught.value.is_transient == is_transient
     assert uri in str(caught.value)
@@ -367,52 +401,6 @@ def test_a_server_that_is_not_there_is_a_failure_that_may_pass(tmp_path: Path) -
     with pytest.raises(RegistrationFailed, match="check that the server runs") as caught:
         make(tmp_path, "nowhere").register(MLflowRegistry("http://127.0.0.1:9"))
     assert caught.value.is_transient
-
-
-@contextmanager
-def proxy(target: str, failures: list[tuple[str, int, bool]]) -> Iterator[str]:
-    """Hand requests on to a server, except that some paths fail with a status: the first time only, or always."""
-    pending = list(failures)
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def __getattr__(self, name: str) -> Any:
-            if name.startswith("do_"):
-                return self.handle_any
-            raise AttributeError(name)
-
-        def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            for failure in pending:
-                if failure[0] in self.path:
-                    if failure[2]:
-                        pending.remove(failure)
-                    self._answer(failure[1], f"no, {self.headers.get('Authorization')}, {SECRET}".encode(), "text/plain")
-                    return
-            request = urllib.request.Request(f"{target}{self.path}", data=body or None, method=self.command)
-            request.add_header("Content-Type", self.headers.get("Content-Type") or "application/json")
-            try:
-                with urllib.request.urlopen(request) as response:
-                    self._answer(response.status, response.read(), response.headers.get("Content-Type") or "")
-            except urllib.error.HTTPError as error:
-                self._answer(error.code, error.read(), error.headers.get("Content-Type") or "")
-
-        def _answer(self, status: int, body: bytes, kind: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_model_of_another_runtime_is_opened_in_an_environment_of_its_requirements(tmp_path: Path) -> None:

@@ -20,22 +20,25 @@ from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from packhouse.artifacts import measure
-from packhouse.config.loading import parse_config
-from packhouse.errors import PackagingFailed, RegistrationFailed
+from packhouse.errors import InputError, PackagingFailed, RegistrationFailed, VerificationFailed
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.caveat import Caveat
 from packhouse.packaging.zipfile import Zipfile
-from packhouse.release import NOT_PASSED, Delivery, Release, Step
+from packhouse.provenance.config import BESIDE, Publishing, SigningConfig
+from packhouse.provenance.keys import read_signing_key, read_verifying_key
+from packhouse.provenance.signing import sign_package, verify_beside
+from packhouse.release import NOT_PASSED, RELEASE_NAME, REPORT_NAME, Delivery, Release, Step
 from packhouse.verification.opened import OpenPackage
 from tasks import package as tasks_package
 from tasks.package import deliver_package, package_all
 from tasks.publish import publish_release
-from tests.jobs import job as job_document
 from tests.packaging_jobs import CPU, EXACT, Packing, make_packing
+from tests.provenance.keys import write_keys
 
 module: Any = tasks_package
 STEPS: tuple[Step, ...] = ("create", "validate", "score", "register")
 RECORDS = {"create": "package", "validate": "validation", "score": "score", "register": "registration"}
+CONFIGURATION = "c" * 64
 Hook = Callable[[Path | None], Any]
 
 
@@ -119,12 +122,17 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "packages"
 
 
-def deliver(job: PackagingJob, output: Path, *packagings: Packaging) -> list[Delivery]:
+def packages_in(output: Path) -> list[str]:
+    """Return the names of the packages in the output folder, without what lies beside them."""
+    return sorted(path.name for path in output.iterdir() if not path.name.endswith(BESIDE))
+
+
+def deliver(job: PackagingJob, output: Path, *packagings: Packaging, signing: SigningConfig | None = None) -> list[Delivery]:
     """Take packages through their steps in a flow."""
 
     @flow(name="deliver", validate_parameters=False)
     async def delivered() -> list[Delivery]:
-        return await package_all(job, packagings, output)
+        return await package_all(job, packagings, Publishing(output_dir=output, configuration=CONFIGURATION, signing=signing))
 
     deliveries: list[Delivery] = asyncio.run(delivered())
     return deliveries
@@ -166,7 +174,6 @@ ERRORS: dict[str, tuple[BaseException, str]] = {
     ),
     "a closed folder": (PermissionError(errno.EACCES, "Permission denied"), "Permission denied; make it accessible"),
     "an exit": (SystemExit("no licence"), "SystemExit: no licence"),
-    "a lost connection": (ConnectionResetError(errno.ECONNRESET, "Connection reset"), "Connection reset"),
 }
 
 
@@ -190,7 +197,7 @@ def test_a_package_that_fails_in_a_step_goes_no_further_and_stops_no_other(
         STEPS.index(item) < STEPS.index(step) for item in STEPS
     ]
     assert plain.registration
-    assert [path.name for path in output.iterdir()] == ["plain.zip"]
+    assert packages_in(output) == ["plain.zip"]
 
 
 def test_a_package_that_failed_takes_up_where_it_stopped(job: PackagingJob, output: Path, hooks: dict[str, Hook]) -> None:
@@ -208,15 +215,16 @@ def test_a_package_that_failed_takes_up_where_it_stopped(job: PackagingJob, outp
 def test_the_state_of_a_package_that_failed_is_failed_and_says_why(
     job: PackagingJob, output: Path, hooks: dict[str, Hook]
 ) -> None:
+    publishing = Publishing(output_dir=output, configuration=CONFIGURATION)
     hooks["validate"] = fail(PackagingFailed("it does not load"))
 
-    state = deliver_package(job, KIT, output, return_state=True)
+    state = deliver_package(job, KIT, publishing, return_state=True)
 
     assert state.is_failed()
     sentence = "kit.zip was made, and does not do what it should, so it is not registered: it does not load"
     assert state.message == sentence
     hooks.clear()
-    state = deliver_package(job, KIT, output, return_state=True)
+    state = deliver_package(job, KIT, publishing, return_state=True)
     assert state.is_completed()
     assert state.message == "kit.zip is made"
 
@@ -245,7 +253,9 @@ def test_a_type_that_makes_something_else_than_it_says_is_told_so(
 def test_only_registering_is_done_when_nothing_has_changed(job: PackagingJob, output: Path) -> None:
     (first,) = deliver(job, output, KIT)
     assert taken(lambda: deliver(job, output, KIT)) == ["register"]
-    assert deliver(job, output, KIT) == [first]
+    (second,) = deliver(job, output, KIT)
+    assert second.with_(beside={}) == first.with_(beside={})
+    assert second.beside.keys() == first.beside.keys()
 
 
 def lose(blob: Path) -> None:
@@ -366,38 +376,90 @@ def test_a_type_that_registers_in_another_way_than_it_should_is_told_so_and_stop
     assert failed.failure
     assert reason in failed.failure.reason
     assert plain.registration
-    assert [path.name for path in output.iterdir()] == ["plain.zip"]
+    assert packages_in(output) == ["plain.zip"]
 
 
-@pytest.mark.parametrize(("outages", "attempts"), [(0, 1), (2, 3), (3, 4), (9, 4)])
-def test_registering_is_tried_again_while_the_cause_may_pass(
-    job: PackagingJob, output: Path, hooks: dict[str, Hook], monkeypatch: pytest.MonkeyPatch, outages: int, attempts: int
-) -> None:
+# What may pass, of each kind that a packaging type may raise.
+PASSING: dict[str, Callable[[], BaseException]] = {
+    "a packaging type says so": lambda: PackagingFailed("the index is being moved", is_transient=True),
+    "the system": lambda: OSError(errno.EIO, "Input/output error"),
+    "a lost connection": lambda: ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    "a library, because of a lost connection": lambda: caused_by(ConnectionRefusedError(errno.ECONNREFUSED, "refused")),
+}
+LASTING: dict[str, Callable[[], BaseException]] = {
+    "a packaging type does not say so": lambda: RegistrationFailed("401 Unauthorized"),
+    "a failed verification": lambda: VerificationFailed("the output 'y' differs by up to 0.3"),
+    "bad input": lambda: InputError.at("", "there is no block of this name"),
+    "a full disk": lambda: OSError(errno.ENOSPC, "No space left on device"),
+    "a library": lambda: ValueError("no such region"),
+}
+
+
+def caused_by(cause: Exception) -> Exception:
+    error = RuntimeError("cannot fetch")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let steps be tried again at once."""
+    for step in STEPS:
+        name = f"{step}_package"
+        monkeypatch.setattr(module, name, getattr(module, name).with_options(retry_delay_seconds=[0, 0, 0]))
+
+
+def failing_at_first(step: Step, outages: int, error: Callable[[], BaseException]) -> Hook:
     def answer(_: Path | None) -> None:
-        if Kit.steps.count("register") <= outages:
-            raise RegistrationFailed("503 Service Unavailable", is_transient=True)
+        if Kit.steps.count(step) <= outages:
+            raise error()
 
-    hooks["register"] = answer
-    monkeypatch.setattr(module, "register_package", module.register_package.with_options(retry_delay_seconds=[0, 0, 0]))
+    return answer
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("step", "kind"), [*zip(STEPS, PASSING, strict=True), *zip(STEPS, [*PASSING][::-1], strict=True)])
+def test_a_step_whose_failure_passes_is_tried_again_by_itself_and_its_record_is_kept(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], step: Step, kind: str
+) -> None:
+    hooks[step] = failing_at_first(step, 1, PASSING[kind])
 
     (delivery,) = deliver(job, output, KIT)
 
-    assert Kit.steps.count("register") == attempts
+    assert delivery.failure is None
+    assert [(item, Kit.steps.count(item)) for item in STEPS] == [(item, 2 if item == step else 1) for item in STEPS]
+    assert (output / "kit.zip").exists()
+    assert taken(lambda: deliver(job, output, KIT)) == ["register"]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(("outages", "attempts"), [(3, 4), (9, 4)])
+def test_a_step_is_tried_four_times_at_most(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], step: Step, outages: int, attempts: int
+) -> None:
+    hooks[step] = failing_at_first(step, outages, lambda: PackagingFailed("503 Service Unavailable", is_transient=True))
+
+    (delivery,) = deliver(job, output, KIT)
+
+    assert Kit.steps.count(step) == attempts
     assert (delivery.failure is None) == (outages < attempts) == (output / "kit.zip").exists()
     if delivery.failure:
-        assert delivery.sentence == "kit.zip was made and validated, and could not be registered: 503 Service Unavailable"
+        assert delivery.sentence == f"kit.zip {NOT_PASSED[step]}: 503 Service Unavailable"
 
 
-@pytest.mark.parametrize("error", [RegistrationFailed("401 Unauthorized"), ValueError("no such region")])
-def test_registering_is_not_tried_again_for_what_does_not_pass(
-    job: PackagingJob, output: Path, hooks: dict[str, Hook], error: Exception
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("step", "kind"), [*zip(itertools.cycle(STEPS), LASTING, strict=False)])
+def test_a_step_is_not_tried_again_for_what_does_not_pass(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], step: Step, kind: str
 ) -> None:
-    hooks["register"] = fail(error)
+    hooks[step] = fail(LASTING[kind]())
 
     (delivery,) = deliver(job, output, KIT)
 
-    assert Kit.steps.count("register") == 1
+    assert Kit.steps == list(STEPS[: STEPS.index(step) + 1])
     assert delivery.failure
+    assert delivery.failure.step == step
 
 
 def test_what_a_step_gave_is_in_the_result_storage_before_the_next_one_begins(
@@ -437,25 +499,87 @@ def test_a_record_that_cannot_be_written_is_that_packages_failure_and_says_what_
     assert failed.failure.step == step
     assert "could not be written to the result storage; is the disk full, or read-only?" in failed.failure.reason
     assert plain.registration
-    assert [path.name for path in output.iterdir()] == ["plain.zip"]
+    assert packages_in(output) == ["plain.zip"]
     record.rmdir()
     assert taken(lambda: deliver(job, output, KIT)) == [step, "register"]
 
 
-def test_a_package_that_another_run_replaced_is_put_back_with_all_that_speaks_of_it(job: PackagingJob, output: Path) -> None:
-    (delivery,) = deliver(job, output, PLAIN)
-    (output / "plain.zip").unlink()
-    (output / "plain.zip").write_bytes(b"of another run")
-    config = parse_config(job_document(output_dir=str(output), packaging=[{"type": "Zipfile", "name": "plain"}]))
+def publish(job: PackagingJob, output: Path, deliveries: Sequence[Delivery]) -> Release:
+    """Publish a release in a flow."""
+    publishing = Publishing(output_dir=output, configuration=CONFIGURATION)
 
     @flow(name="publish", validate_parameters=False)
     def published() -> Release:
-        release: Release = publish_release(job, [delivery], config)
+        release: Release = publish_release(job, deliveries, publishing)
         return release
 
-    (package,) = published().packages
-    assert measure(output / "plain.zip").sha256 == package.digest
-    assert json.loads((output / "plain.zip.run.json").read_text())["digest"] == package.digest
+    return published()
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_package_is_there_with_its_provenance_its_run_record_and_its_signature_once_it_is_registered(
+    job: PackagingJob, output: Path, tmp_path: Path
+) -> None:
+    private, public = write_keys(tmp_path)
+
+    (delivery,) = deliver(job, output, KIT, signing=SigningConfig(key_file=private))
+
+    assert sorted(content_of(output)) == sorted(["kit.zip", *(f"kit.zip{suffix}" for suffix in BESIDE)])
+    verified = verify_beside(output / "kit.zip", [read_verifying_key(public, "")])
+    assert verified
+    assert verified.signed_by
+    parameters = verified.statement.predicate["buildDefinition"]["externalParameters"]
+    assert parameters == {"packaging": KIT.model_dump(mode="json"), "configuration": {"digest": {"sha256": CONFIGURATION}}}
+    record = json.loads((output / "kit.zip.run.json").read_text())
+    assert record["registration"]["places"] == ["https://kits.example/kit", str(output / "kit.zip")]
+    assert record["created_at"] == verified.statement.predicate["runDetails"]["metadata"]["finishedOn"]
+    assert record["flow_run"] == verified.statement.predicate["runDetails"]["metadata"]["invocationId"]
+    assert {name: artifact.sha256 for name, artifact in delivery.beside.items()} == {
+        path.name: measure(path).sha256 for path in output.iterdir() if path.name != "kit.zip"
+    }
+
+
+def test_without_the_key_to_sign_with_a_package_is_registered_nowhere(job: PackagingJob, output: Path, tmp_path: Path) -> None:
+    (delivery,) = deliver(job, output, KIT, signing=SigningConfig(key_file=tmp_path / "lost.pem"))
+
+    assert delivery.failure
+    assert delivery.failure.step == "register"
+    assert f"signing.key_file = {tmp_path / 'lost.pem'}: cannot be read" in delivery.failure.reason
+    assert Kit.steps == ["create", "validate", "score"]
+    assert not output.exists()
+
+
+def test_what_another_run_replaced_is_put_back_with_all_that_lies_beside_it(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], tmp_path: Path
+) -> None:
+    private, _ = write_keys(tmp_path)
+    mine = deliver(job, output, KIT, PLAIN, signing=SigningConfig(key_file=private))
+    expected = content_of(output)
+    hooks["create"] = partial(dated, 2001)
+    other = KIT.model_copy(update={"top_k": 1})
+    deliver(job, output, other, PLAIN)
+    assert all(content_of(output)[name] != expected[name] for name in ("kit.zip", "plain.zip.provenance.json"))
+
+    publish(job, output, mine)
+
+    found = content_of(output)
+    assert {name: found[name] for name in expected} == expected
+    assert sorted(found.keys() - expected.keys()) == [RELEASE_NAME, REPORT_NAME]
+
+
+def test_a_signature_that_somebody_added_stays_when_the_release_is_published_again(
+    job: PackagingJob, output: Path, tmp_path: Path
+) -> None:
+    deliveries = deliver(job, output, PLAIN)
+    sign_package(output / "plain.zip", read_signing_key(write_keys(tmp_path)[0], ""))
+    signed = content_of(output)
+
+    publish(job, output, deliveries)
+
+    assert content_of(output).items() >= signed.items()
 
 
 def test_without_a_place_for_scratch_files_every_package_fails_by_itself(

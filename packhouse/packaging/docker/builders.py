@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from packhouse.errors import PackhouseError
 from packhouse.packaging.docker.text import SERVE
 from packhouse.packaging.tied import tied
+from packhouse.transient import is_said_to_pass
 
 TIMEOUT_S = 3600.0
 ASK_TIMEOUT_S = 60.0
@@ -25,7 +27,7 @@ SOCKET_FOLDER = "/run/packhouse"
 EPOCH = 315532800  # 1980-01-01, the date of files in ZIP archives
 
 
-class BuilderFailed(Exception):
+class BuilderFailed(PackhouseError):
     """A builder did not do what it was asked; the message is its reason."""
 
 
@@ -132,7 +134,8 @@ class Builder(ABC):
         except (OSError, subprocess.TimeoutExpired) as error:
             raise BuilderFailed(f"{self.name} {arguments[0]} did not end: {error}") from error
         if done.returncode:
-            raise BuilderFailed(f"{self.name} {arguments[0]} failed: {_reason(done.stderr, done.stdout)}")
+            reason = f"{self.name} {arguments[0]} failed: {_reason(done.stderr, done.stdout)}"
+            raise BuilderFailed(reason, is_transient=is_said_to_pass(reason))
         return done.stdout
 
 

@@ -1,6 +1,5 @@
 """Push the image of a package to a registry: the one that was validated, and no other."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,6 @@ from packhouse.packaging.job import PackagingJob, Workplace
 
 if TYPE_CHECKING:
     from packhouse.packaging.docker.dockerfile import Dockerfile
-
-# What the builders say when the network or the registry is in trouble, which may pass: Go's words, and statuses of HTTP.
-MAY_PASS = re.compile(
-    "broken pipe|connection refused|connection reset|deadline exceeded|i/o timeout|no such host|temporary failure|timed out"
-    r"|tls handshake|toomanyrequests|use of closed network connection|\beof\b|status(?: code)?:? (?:429|500|502|503|504)\b",
-    re.IGNORECASE,
-)
 
 
 def push_validated(package: Path, packaging: "Dockerfile", job: PackagingJob, workplace: Workplace) -> str:
@@ -36,6 +28,5 @@ def push_validated(package: Path, packaging: "Dockerfile", job: PackagingJob, wo
             )
         digest = builder.push(image, reference)
     except BuilderFailed as error:
-        may_pass = MAY_PASS.search(str(error)) is not None
-        raise RegistrationFailed(f"{reference} is not pushed: {error}", is_transient=may_pass) from error
+        raise RegistrationFailed(f"{reference} is not pushed: {error}", is_transient=error.is_transient) from error
     return f"{reference.rpartition(':')[0]}@{digest}"

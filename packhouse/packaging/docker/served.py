@@ -51,7 +51,7 @@ def opened_image(package: Path, job: PackagingJob, workplace: Workplace, packagi
             image = ImageRecord(folder, packaging, builder, workplace.cache).image()
             environment = f"the image {image}, built and run by {builder.version} {builder.isolation}"
         except BuilderFailed as error:
-            raise VerificationFailed(f"the image is not built: {error}") from error
+            raise VerificationFailed(f"the image is not built: {error}", is_transient=error.is_transient) from error
 
         def run(shared: Path, log: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
             return builder.run(image, shared, ["--uds", f"{SOCKET_FOLDER}/{SOCKET}"], packaging.run_options, log)

@@ -23,7 +23,7 @@ DIGEST_TAG = "packhouse.digest"
 MODEL_PATH = "model"  # of the package among the artifacts of its run
 TRANSIENT = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_CONFLICT", "ABORTED"}
 TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
-EXISTS = "RESOURCE_ALREADY_EXISTS"
+EXISTS, MISSING = "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"
 
 
 class Registry:
@@ -46,7 +46,7 @@ class Registry:
             parent = str(PurePosixPath(MODEL_PATH, name).parent)
             self.client.log_artifact(run, str(Path(folder, name)), parent)
         is_needed = copy_to is not None and (missing or version is None)
-        return {"run": run, "copy": self.client.download_artifacts(run, MODEL_PATH, copy_to) if is_needed else None}
+        return {"run": run, "copy": self._fetched(run, copy_to) if is_needed else None}
 
     def discard(self, run: str) -> dict[str, Any]:
         """Delete a run whose artifacts turned out to be damaged."""
@@ -68,6 +68,15 @@ class Registry:
             self.client.set_registered_model_alias(self.name, alias, version.version)
         return {"version": version.version}
 
+    def _fetched(self, run: str, copy_to: str | None) -> str:
+        """Fetch a copy of what was just put there. Of whatever keeps it from that, MLflow says that there is nothing there."""
+        try:
+            return str(self.client.download_artifacts(run, MODEL_PATH, copy_to))
+        except MlflowException as error:
+            if error.error_code != MISSING:
+                raise
+            raise ConnectionError(f"the files of the run {run} cannot be fetched back ({error})") from error
+
     def _version(self) -> Any:
         """Return the oldest version of the package whose run is there; later ones were made by somebody at the same time."""
         found = self.client.search_model_versions(f"name = '{self.name}' and tags.`{DIGEST_TAG}` = '{self.digest}'")
@@ -80,7 +89,7 @@ class Registry:
         try:
             return bool(self.client.get_run(run).info.lifecycle_stage == "active")
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code != MISSING:
                 raise
             return False
 
