@@ -26,7 +26,7 @@ MAY_PASS = {
 }
 # What pip, uv, docker, buildah and podman say of it, in any case of letters.
 SAID = re.compile(
-    r"connection (?:was )?(?:refused|reset|aborted|broken|closed)|closed connection|forcibly closed|broken pipe"
+    r"connection (?:was )?(?:refused|reset|aborted|broken|closed)|closed (?:network )?connection|forcibly closed|broken pipe"
     r"|timed? ?out|deadline exceeded|temporary failure|temporarily unavailable|no such host|dns error|unreachable"
     r"|incomplete ?(?:read|download|message)|not enough bytes|\beof\b|unexpected end of file|before message length"
     r"|error (?:sending request|decoding response body)|response body error|tls handshake|toomanyrequests"
