@@ -5,11 +5,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
+import yaml
 
 from packhouse.packaging.azureml.base import BLOCK_TYPE
+from packhouse.packaging.inference_server.messages import read_answer, write_request
 from tests.fakes.azure import FakeAzure, why_unavailable
+from tests.fakes.sdk import make_client
 from tests.jobs import write_job
 from tests.real.conftest import ROOT, Packhouse, Server
 
@@ -20,6 +26,7 @@ pytestmark = [
 ]
 
 SAVE = "import sys; from blocks.azureml import AzureMLWorkspace as B; B.model_validate_json(sys.stdin.read()).save(sys.argv[1])"
+EXAMPLE = ROOT / "examples" / "digits"
 TYPES = ("Zipfile", "AzureMLModels", "AzureMLData")
 
 
@@ -86,6 +93,71 @@ def test_a_run_registers_what_it_can_and_the_rest_from_its_release_and_nothing_s
     assert len([request for request in azure.requests if request.method == "PUT"]) == requests
     assert azure.violations == []
     assert secrets_in(azure, folder, packhouse.results.parent, server.home) == []
+
+
+def test_the_example_is_registered_as_models_and_data_and_deployed_in_one_run(
+    packhouse: Packhouse, server: Server, azure: FakeAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_block(packhouse, azure, "default")
+    packhouse.environment.update({name: value for name, value in azure.environment.items() if not name.startswith("AZURE_")})
+    subprocess.run([sys.executable, EXAMPLE / "make_candidates.py", tmp_path], check=True)
+    document = yaml.safe_load((EXAMPLE / "packhouse.yaml").read_text())
+    machines = {"endpoint_name": "digits", "deployment_name": "first", "instance_type": "Standard_DS3_v2"}
+    deployment = {"type": "AzureMLDeployment", "name": "digits", "model_name": "digits", "deployment_config": machines}
+    document["packaging"] = [*({"type": kind, "name": "digits"} for kind in TYPES[1:]), deployment]
+    (tmp_path / "packhouse.yaml").write_text(yaml.safe_dump(document))
+
+    release = packhouse.release(tmp_path / "packhouse.yaml")
+
+    ranked = release["job"]["by_accelerator"]["cpu-cpu"]["ranked"]
+    names = {f"digits_cpu-cpu_{item['rank']}" for item in ranked}
+    folder = tmp_path / "packages"
+    assert set(azure.models) == names | {"digits"}
+    assert set(azure.data) == names
+    for name in sorted(names):
+        model, data = azure.models[name]["1"], azure.data[name]["1"]
+        assert contents(azure, model["modelUri"]) == files(folder / "digits.azureml-models" / name)
+        assert contents(azure, data["dataUri"]) == files(folder / "digits.azureml-data" / name)
+        assert model["tags"]["packhouse.flow_run"] == release["flow_run"]
+    assert contents(azure, azure.models["digits"]["1"]["modelUri"]) == files(folder / "digits.azureml-deployment" / "model")
+    endpoint = azure.endpoints["digits"]
+    assert endpoint.traffic == {"first": 100}
+    assert endpoint.deployments["first"].tracked["tags"]["packhouse.rank"] == "1"
+    with np.load(folder / "digits.azureml-deployment" / "model" / "golden_samples.npz") as golden:
+        arrays = {key: golden[key] for key in golden.files}
+    told, expected = predicted(azure, arrays, folder / "digits.azureml-deployment" / "model", tmp_path, monkeypatch)
+    assert told.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(told[name], values, rtol=1e-6)
+    assert azure.violations == []
+    assert secrets_in(azure, folder, packhouse.results.parent, server.home) == []
+
+
+def predicted(
+    azure: FakeAzure, golden: dict[str, Any], model: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the endpoint says to its users of one golden sample, and what ONNX Runtime says of it here."""
+    session = onnxruntime.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
+    (value,) = session.get_inputs()
+    sample = golden["input_0"]
+    names = [output.name for output in session.get_outputs() if output.type.startswith("tensor(")]
+    expected = dict(zip(names, session.run(names, {value.name: sample}), strict=True))
+    body, _ = write_request({value.name: sample}, names, as_bytes=False)
+    (scratch / "request.json").write_bytes(body)
+    for name, setting in azure.environment.items():
+        monkeypatch.setenv(name, setting)
+    answer = make_client(azure).online_endpoints.invoke("digits", request_file=str(scratch / "request.json"))
+    return read_answer(answer.encode(), None), expected
+
+
+def contents(azure: FakeAzure, uri: str) -> dict[str, bytes]:
+    """Return the files at an asset's address."""
+    prefix = uri.rstrip("/").partition("/paths/")[2] + "/"
+    return {name.removeprefix(prefix): azure.blob(name) for name in azure.blobs() if name.startswith(prefix)}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_block_that_is_not_there_is_named_and_the_package_can_be_registered_later(
