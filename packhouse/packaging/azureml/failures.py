@@ -22,6 +22,12 @@ BUSY = frozenset({408, 429, 500, 502, 503, 504})
 EXPIRED = frozenset({"ExpiredAuthenticationToken", "TokenExpired", "InvalidAuthenticationToken"})
 # A blob of an upload that broke off: the SDK fails on it once more, and then overwrites it.
 LEFTOVER = "BlobAlreadyExists"
+# What the block names; any other 404 is about something in the workspace.
+NAMED_BY_BLOCK = frozenset({"ResourceNotFound", "ResourceGroupNotFound", "SubscriptionNotFound"})
+# The SDK's own words, in an exception without code and status, for a store that may not be read.
+NO_PERMISSION = "don't have permission"
+# What is raised where a file that a credential names is not there, or not to be read.
+NO_ACCESS = frozenset({"FileNotFoundError", "IsADirectoryError", "PermissionError"})
 ENDPOINTS = ("online.", "batch.", "changes.")
 # The service's words for a version whose content would change; its codes are as general as UserError.
 TAKEN = ("already exists", "already registered", "cannot be changed", "cannot be updated", "can't be modified")
@@ -44,6 +50,8 @@ EXPIRY = Rule(1, 0.0, "the token expired, and a new one was refused; check the c
 LOG_IN = Rule(0, 0.0, "check tenant, client and secret, or the identity, in auth of the block")
 NOT_ALLOWED = Rule(0, 0.0, "give the identity the role AzureML Data Scientist, and for the store Storage Blob Data Contributor")
 MISSING = Rule(0, 0.0, "check subscription_id, resource_group and workspace_name of the block")
+ABSENT = Rule(0, 0.0, "look in the workspace whether it is there; uploads need its default datastore, workspaceblobstore")
+NO_FILE = Rule(0, 0.0, "check the files and the password in auth of the block; the files lie on the machine of the worker")
 CONFLICT = Rule(0, 0.0, "versions never change in Azure ML; raise version, or set it to auto")
 NO_CREDENTIAL = Rule(
     0, 0.0, "choose another auth in the block, or set what this one looks for in the environment of the worker"
@@ -65,6 +73,7 @@ OTHER_CHANGE = Rule(0, 0.0, "somebody else changes it; register again when that 
 TIMED_OUT = Rule(
     0, 0.0, "it may go on; look at it in the workspace, register again when it is done, or raise timeout_s of the block"
 )
+GONE = Rule(0, 0.0, "somebody else deleted it; register again, and it is made anew", is_transient=True)
 OTHER = Rule(0, 0.0, "")
 
 
@@ -134,13 +143,18 @@ RULES: tuple[tuple[Callable[[Failure], bool], Rule], ...] = (
     (lambda failure: failure.code == "InternalServerError" and failure.is_of_endpoint, INTERNAL),
     (lambda failure: failure.kind == "TimeoutError", TIMED_OUT),
     (lambda failure: failure.kind == "CredentialUnavailableError", NO_CREDENTIAL),
+    (lambda failure: failure.kind == "ValueError" and "WorkloadIdentityCredential" in failure.message, NO_CREDENTIAL),
+    (lambda failure: failure.kind == "ValueError" and "certificate" in failure.message.lower(), NO_FILE),
+    (lambda failure: failure.kind in NO_ACCESS, NO_FILE),
     (lambda failure: failure.code in EXPIRED or failure.status == 401, EXPIRY),
     (lambda failure: failure.kind == "ClientAuthenticationError", LOG_IN),
     (lambda failure: failure.status == 429, THROTTLED),
     (lambda failure: failure.status in BUSY, UNREACHABLE),
     (lambda failure: failure.status is None and failure.kind in NO_ANSWER, UNREACHABLE),
-    (lambda failure: failure.status == 403, NOT_ALLOWED),
-    (lambda failure: failure.status == 404, MISSING),
+    (lambda failure: failure.status == 403 or NO_PERMISSION in failure.message, NOT_ALLOWED),
+    (lambda failure: failure.status == 404 and failure.is_of_endpoint, GONE),
+    (lambda failure: failure.code in NAMED_BY_BLOCK, MISSING),
+    (lambda failure: failure.status == 404, ABSENT),
 )
 
 

@@ -65,7 +65,7 @@ class AzureMLConnection:
             )
             session = AzureMLSession(self, process, log, sleep)
             try:
-                session.ask("connect", **self._told())
+                session.ask("connect", **self.told())
                 yield session
             finally:
                 _stop(process)
@@ -76,7 +76,8 @@ class AzureMLConnection:
             text = text.replace(secret, HIDDEN)
         return SIGNATURES.sub(rf"\g<1>{HIDDEN}", text)
 
-    def _told(self) -> dict[str, Any]:
+    def told(self) -> dict[str, Any]:
+        """Return what the client process is told to connect with, secrets in clear."""
         return {
             "scope": [self.subscription_id, self.resource_group, self.workspace],
             "credential": dict(self.credential),
