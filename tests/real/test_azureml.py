@@ -14,6 +14,7 @@ import yaml
 
 from packhouse.packaging.azureml.base import BLOCK_TYPE
 from packhouse.packaging.inference_server.messages import read_answer, write_request
+from tests.azure_workspaces import files, uploaded
 from tests.fakes.azure import FakeAzure, why_unavailable
 from tests.fakes.sdk import make_client
 from tests.jobs import write_job
@@ -116,10 +117,10 @@ def test_the_example_is_registered_as_models_and_data_and_deployed_in_one_run(
     assert set(azure.data) == names
     for name in sorted(names):
         model, data = azure.models[name]["1"], azure.data[name]["1"]
-        assert contents(azure, model["modelUri"]) == files(folder / "digits.azureml-models" / name)
-        assert contents(azure, data["dataUri"]) == files(folder / "digits.azureml-data" / name)
+        assert uploaded(azure, model["modelUri"]) == files(folder / "digits.azureml-models" / name)
+        assert uploaded(azure, data["dataUri"]) == files(folder / "digits.azureml-data" / name)
         assert model["tags"]["packhouse.flow_run"] == release["flow_run"]
-    assert contents(azure, azure.models["digits"]["1"]["modelUri"]) == files(folder / "digits.azureml-deployment" / "model")
+    assert uploaded(azure, azure.models["digits"]["1"]["modelUri"]) == files(folder / "digits.azureml-deployment" / "model")
     endpoint = azure.endpoints["digits"]
     assert endpoint.traffic == {"first": 100}
     assert endpoint.deployments["first"].tracked["tags"]["packhouse.rank"] == "1"
@@ -148,16 +149,6 @@ def predicted(
         monkeypatch.setenv(name, setting)
     answer = make_client(azure).online_endpoints.invoke("digits", request_file=str(scratch / "request.json"))
     return read_answer(answer.encode(), None), expected
-
-
-def contents(azure: FakeAzure, uri: str) -> dict[str, bytes]:
-    """Return the files at an asset's address."""
-    prefix = uri.rstrip("/").partition("/paths/")[2] + "/"
-    return {name.removeprefix(prefix): azure.blob(name) for name in azure.blobs() if name.startswith(prefix)}
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_block_that_is_not_there_is_named_and_the_package_can_be_registered_later(

@@ -1,9 +1,10 @@
 """What all packaging types of Azure ML have in common: the block of their workspace, and what is done about versions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from packhouse.errors import Problem
 from packhouse.packaging import Packaging
@@ -26,6 +27,16 @@ class AzureMLPackaging(Packaging):
         description="What to do where the version has other content: fail, take a version that has this content, or make the "
         "next version.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _registries_are_not_supported(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "registry_name" in data:
+            raise ValueError(
+                "registry_name is not supported: how Azure ML's registries are asked is not published; leave it out, and the "
+                "workspace is registered with"
+            )
+        return data
 
     @field_validator("workspace")
     @classmethod

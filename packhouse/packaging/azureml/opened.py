@@ -7,25 +7,19 @@ it as a job would. A script of the user's may take and give anything, so then th
 import os
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Self
-
-import httpx
 
 from packhouse.errors import VerificationFailed
-from packhouse.evaluation.data import Array
 from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.runtimes import RuntimeEnvironments
 from packhouse.packaging.azureml.batch_model import BatchModel
 from packhouse.packaging.azureml.environment import ONLINE_SERVER
 from packhouse.packaging.azureml.layout import CODE_FOLDER, SCRIPT
 from packhouse.packaging.azureml.server_log import last_words
-from packhouse.packaging.inference_server.messages import JSON_LENGTH, read_answer, write_request
-from packhouse.packaging.inference_server.tensors import BadRequest
+from packhouse.packaging.inference_client import Addresses, InferenceClient, running
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.tied import tied
@@ -36,8 +30,8 @@ from packhouse.verification.served import ServedModel
 from packhouse.verification.unpacked import read_manifest, require_safe_model
 
 SOCKET, LOG = "server.sock", "server.log"
-START_TIMEOUT_S, ANSWER_TIMEOUT_S, BATCH_TIMEOUT_S = 300.0, 600.0, 3600.0
-POLL_S = 0.1
+ADDRESSES = Addresses(ready="/", metadata="/score", infer="/score")
+BATCH_TIMEOUT_S = 3600.0
 # Calls a scoring script as a batch job does: with the files of a folder, ten at a time.
 BATCH_DRIVER = """
 import importlib.util, pathlib, sys
@@ -100,27 +94,13 @@ def _online(folder: Path, packaged: PackagedCandidate, job: PackagingJob, python
             "AML_APP_ROOT": str(folder / CODE_FOLDER),
             "AZUREML_ENTRY_SCRIPT": SCRIPT,
         }
-        with log.open("wb") as sink:
-            process = subprocess.Popen(
-                tied([python, *server]),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                env=variables,
-                cwd=place,
-            )
-        try:
-            with _ScoringClient(socket) as client:
-                client.wait_until_ready(process, log)
-                environment = f"its scoring script behind {ONLINE_SERVER}"
-                yield ServedModel(packaged, environment, client, job.candidate(packaged.digest))
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=POLL_S * 100)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        with (
+            running([python, *server], variables, Path(place), log) as process,
+            InferenceClient(socket, ADDRESSES, last_words) as client,
+        ):
+            client.wait_until_ready(process, log)
+            environment = f"its scoring script behind {ONLINE_SERVER}"
+            yield ServedModel(packaged, environment, client, job.candidate(packaged.digest))
 
 
 @contextmanager
@@ -143,7 +123,8 @@ def _batch(folder: Path, packaged: PackagedCandidate, job: PackagingJob, python:
                 timeout=BATCH_TIMEOUT_S,
             )
         if done.returncode:
-            raise VerificationFailed(f"its scoring script ended with {done.returncode}: {_end_of(log)}")
+            said = last_words(log.read_text(encoding="utf-8", errors="replace")) or "it said nothing"
+            raise VerificationFailed(f"its scoring script ended with {done.returncode}: {said}")
 
     place = scratch / "batch"
     place.mkdir()
@@ -155,54 +136,3 @@ def _variables(folder: Path) -> dict[str, str]:
     own = {"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
     # Azure ML puts what was registered into a folder below the one that it names.
     return {**kept, **own, "AZUREML_MODEL_DIR": str(folder)}
-
-
-def _end_of(log: Path) -> str:
-    return last_words(log.read_text(encoding="utf-8", errors="replace")) or "it said nothing"
-
-
-class _ScoringClient:
-    """What asks the inference server; use it as a context manager."""
-
-    def __init__(self, socket: Path) -> None:
-        transport = httpx.HTTPTransport(uds=str(socket))
-        self._http = httpx.Client(transport=transport, base_url="http://localhost", timeout=ANSWER_TIMEOUT_S, trust_env=False)
-
-    def wait_until_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        """Return when the script was loaded. Raises VerificationFailed where the server ends before, or it takes too long."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise VerificationFailed(f"its scoring script does not start: {_end_of(log)}")
-            try:
-                self._http.get("/").raise_for_status()
-            except httpx.HTTPError:
-                time.sleep(POLL_S)
-            else:
-                return
-        raise VerificationFailed(f"its scoring script was not ready within {START_TIMEOUT_S:g} s: {_end_of(log)}")
-
-    def infer(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Return these outputs for the feed. Raises VerificationFailed where the script refuses, or gives something else."""
-        body, headers = write_request(feed, outputs)
-        try:
-            answer = self._http.post("/score", content=body, headers=headers)
-        except httpx.HTTPError as error:
-            raise VerificationFailed(f"its scoring script did not answer: {type(error).__name__}: {error}") from error
-        if not answer.is_success:
-            raise VerificationFailed(f"its scoring script refused ({answer.status_code}): {answer.text}")
-        try:
-            return read_answer(answer.content, answer.headers.get(JSON_LENGTH))
-        except BadRequest as error:
-            raise VerificationFailed(f"its scoring script gave an answer that is not one of the protocol: {error}") from error
-
-    def placement(self) -> dict[str, int]:
-        """Return how many nodes run on each provider, as the script says."""
-        placement: dict[str, int] = self._http.get("/score").raise_for_status().json()["parameters"]["placement"]
-        return placement
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.close()

@@ -2,10 +2,11 @@
 
 import re
 
+from packhouse.packaging.inference_client import last_lines
+
 # What Python writes last of an exception, which the server puts its own words around.
 EXCEPTION = re.compile(r"^(?:.*? - )?((?:\w+\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Unservable)\b.*)$", re.MULTILINE)
 OF_SERVER = "azureml_inference_server_http."  # its own exception around that of the script
-SHOWN_LINES = 3
 
 
 def last_words(log: str) -> str:
@@ -13,5 +14,4 @@ def last_words(log: str) -> str:
     raised = [str(line).strip() for line in EXCEPTION.findall(log) if not line.startswith(OF_SERVER)]
     if raised:
         return raised[-1]
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return " ".join(lines[-SHOWN_LINES:])
+    return last_lines(log)

@@ -130,7 +130,7 @@ class AzureMLSession:
             if time.monotonic() > deadline:
                 self._process.kill()
                 raise RegistrationFailed(
-                    f"Azure ML did not finish {do!r} within {self.connection.timeout_s:g} s, so it was stopped → try again; "
+                    f"Azure ML did not finish {_words(do)} within {self.connection.timeout_s:g} s, so it was stopped → try again; "
                     "if it needs longer, raise timeout_s of the block",
                     is_transient=True,
                 )
@@ -148,7 +148,12 @@ class AzureMLSession:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines() or ["no message"]
         reason = self.connection.without_secrets(lines[-1])
-        return RegistrationFailed(f"the process that speaks to Azure ML ended ({code}) during {do!r}: {reason}")
+        return RegistrationFailed(f"the process that speaks to Azure ML ended ({code}) during {_words(do)}: {reason}")
+
+
+def _words(do: str) -> str:
+    """Return what was asked, for a message."""
+    return repr(do.rpartition(".")[2].replace("_", " "))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -20,11 +20,10 @@ from packhouse.packaging.docker.builders import SOCKET_FOLDER, BuilderFailed, fi
 from packhouse.packaging.docker.check import check_dockerfile
 from packhouse.packaging.docker.image_content import CONTENT
 from packhouse.packaging.docker.image_record import ImageRecord
-from packhouse.packaging.docker.inference_client import InferenceClient
+from packhouse.packaging.inference_client import Addresses, InferenceClient, running
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.runtime_packages import REQUIREMENTS, RUNTIME_FOLDER
-from packhouse.packaging.tied import tied
 from packhouse.verification.opened import OpenPackage
 from packhouse.verification.reader import unpack
 from packhouse.verification.served import ServedModel
@@ -81,21 +80,14 @@ def opened_server(
         @contextmanager
         def run(shared: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             arguments = ["-m", "inference_server", "--model", str(content), "--uds", str(shared / SOCKET)]
-            variables = {"PYTHONPATH": str(content / "server"), "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
-            with log.open("wb") as sink:
-                process = subprocess.Popen(
-                    tied([python, *arguments]),
-                    stdin=subprocess.DEVNULL,
-                    stdout=sink,
-                    stderr=subprocess.STDOUT,
-                    env={**os.environ, **variables, "PYTHONDONTWRITEBYTECODE": "1"},
-                    cwd=shared,
-                )
-            try:
+            variables = {
+                "PYTHONPATH": str(content / "server"),
+                "PYTHONSAFEPATH": "1",
+                "PYTHONNOUSERSITE": "1",
+                "PYTHONDONTWRITEBYTECODE": "1",
+            }
+            with running([python, *arguments], {**os.environ, **variables}, shared, log) as process:
                 yield process
-            finally:
-                process.kill()
-                process.wait()
 
         environment = "not built; its server, in an environment of its pinned requirements"
         with _served(packaging.name, packaged, job, environment, run) as model:
@@ -126,6 +118,6 @@ def _served(name: str, packaged: PackagedCandidate, job: PackagingJob, environme
         shared, log = Path(scratch, "shared"), Path(scratch, LOG)
         shared.mkdir()
         shared.chmod(0o777)  # who serves is another user; the folder around it is this one's only
-        with run(shared, log) as process, InferenceClient(shared / SOCKET, name) as client:
+        with run(shared, log) as process, InferenceClient(shared / SOCKET, Addresses.of_protocol(name)) as client:
             client.wait_until_ready(process, log)
             yield ServedModel(packaged, environment, client, candidate)

@@ -71,6 +71,7 @@ def test_an_olive_configuration_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"registry_name": "shared"}, "registry_name is not supported"),
         ({"model_name": "ü"}, "cannot be the name of a model"),
         ({"model_version": "1.2"}, "cannot be a version"),
         ({"traffic": []}, "rising percentages"),

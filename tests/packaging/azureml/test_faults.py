@@ -19,6 +19,7 @@ from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml.registration import Asset, Kind, register_asset
 from packhouse.packaging.azureml.versions import AUTO, DIGEST_TAG, AssetVersion, OnConflict
 from packhouse.packaging.azureml.workspace import AzureMLConnection, AzureMLSession
+from tests.azure_workspaces import connect
 from tests.fakes.azure import FakeAzure, why_unavailable
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(why_unavailable()), reason=str(why_unavailable()))]
@@ -53,20 +54,6 @@ class Workspace:
         kept = {"models": self.azure.models, "data": self.azure.data}[asset.kind][asset.name][version]
         prefix = kept["modelUri" if asset.kind == "models" else "dataUri"].partition("/paths/")[2].rstrip("/") + "/"
         return {name.removeprefix(prefix): self.azure.blob(name) for name in self.azure.blobs() if name.startswith(prefix)}
-
-
-def connect(azure: FakeAzure, **changes: Any) -> AzureMLConnection:
-    """Return the workspace, signed in to with the service principal."""
-    principal = {"tenant_id": azure.tenant_id, "client_id": azure.client_id, "client_secret": azure.client_secret}
-    settings = {
-        "subscription_id": azure.subscription_id,
-        "resource_group": azure.resource_group,
-        "workspace": azure.workspace,
-        "credential": {"type": "service_principal", **principal},
-        "secrets": (azure.client_secret,),
-        "retries": 0,
-    }
-    return AzureMLConnection(**{**settings, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +295,7 @@ class Overtaken(AzureMLSession):
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """Ask the workspace."""
-        if do.startswith("register"):
+        if do.startswith("assets.register"):
             meanwhile, self._meanwhile = self._meanwhile, lambda: None
             meanwhile()
         return self._session.ask(do, **arguments)
@@ -477,7 +464,7 @@ def test_operation_without_end_is_stopped_and_a_second_run_completes(
     with connect(workspace.azure, retries=3).session() as session:
         session.connection = replace(session.connection, timeout_s=2.0)
         workspace.azure.fail(**{"times": ALWAYS, **ENDLESS[case]})
-        with pytest.raises(RegistrationFailed, match=r"did not finish 'register_model' within 2 s.*raise timeout_s") as caught:
+        with pytest.raises(RegistrationFailed, match=r"did not finish 'register model' within 2 s.*raise timeout_s") as caught:
             register_asset(session, made, "1", "error")
     assert caught.value.is_transient
     workspace.azure.faults.planned.clear()

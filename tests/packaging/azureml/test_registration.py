@@ -14,6 +14,7 @@ from packhouse.packaging.azureml.data import AzureMLData
 from packhouse.packaging.azureml.models import AzureMLModels
 from packhouse.packaging.azureml.versions import DIGEST_TAG
 from packhouse.packaging.azureml.workspace import AzureMLConnection
+from tests.azure_workspaces import connect, files, uploaded
 from tests.fakes.azure import FakeAzure, why_unavailable
 from tests.packaging_jobs import CPU, EXACT, NEAR, ONE, Grades, Packing, make_packing
 
@@ -61,34 +62,10 @@ def connection(azure: FakeAzure, monkeypatch: pytest.MonkeyPatch) -> Iterator[Az
     assert not azure.violations
 
 
-def connect(azure: FakeAzure, **changes: Any) -> AzureMLConnection:
-    """Return the workspace with its service principal; the SDK repeats nothing, so that we do."""
-    principal = {"tenant_id": azure.tenant_id, "client_id": azure.client_id, "client_secret": azure.client_secret}
-    settings = {
-        "subscription_id": azure.subscription_id,
-        "resource_group": azure.resource_group,
-        "workspace": azure.workspace,
-        "credential": {"type": "service_principal", **principal},
-        "secrets": (azure.client_secret,),
-        "retries": 0,
-    }
-    return AzureMLConnection(**{**settings, **changes})
-
-
 def make(packing: Packing, name: str, kind: type[AzureMLModels] | type[AzureMLData] = AzureMLModels, **settings: Any) -> Made:
     """Make a package; each test gives it a name of its own."""
     packaging = kind(name=name, **settings)
     return Made(packing, packaging, packing.create(packaging))
-
-
-def uploaded(azure: FakeAzure, uri: str) -> dict[str, bytes]:
-    """Return the files at an asset's address."""
-    prefix = uri.rstrip("/").partition("/paths/")[2] + "/"
-    return {name.removeprefix(prefix): azure.blob(name) for name in azure.blobs() if name.startswith(prefix)}
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def writes(azure: FakeAzure) -> list[str]:

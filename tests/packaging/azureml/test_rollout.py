@@ -15,9 +15,9 @@ from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml import endpoints
 from packhouse.packaging.azureml.deployment import AzureMLDeployment
 from packhouse.packaging.azureml.workspace import AzureMLConnection
+from tests.azure_workspaces import connect, files, uploaded
 from tests.fakes.azure import FakeAzure, container_crash, image_build_failure, out_of_quota, why_unavailable
 from tests.fakes.azure.endpoints import Deployment
-from tests.packaging.azureml.test_registration import connect, files, uploaded
 from tests.packaging_jobs import CPU, EXACT, NEAR, Grades, Packing, make_packing
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(why_unavailable()), reason=str(why_unavailable()))]
