@@ -205,9 +205,8 @@ class AzureMLDeployment(AzureMLPackaging):
         which = f"the best candidate on {self.accelerator}" if self.accelerator else "the best candidate"
         kind = "online" if self.is_online else "batch"
         machines = f"{config.instance_count} × {config.instance_type if self.is_online else config.compute}"
-        traffic = {"all": "all traffic", "none": "no traffic"}.get(
-            str(self.traffic), f"{self.traffic} % of the traffic in steps"
-        )
+        steps = f"{', '.join(map(str, self.traffic))} % of the traffic in steps"
+        traffic = {"all": "all traffic", "none": "no traffic"}.get(str(self.traffic), steps)
         where = (
             f"deployed through {self.workspace} to the {kind} endpoint {config.endpoint_name} as {config.deployment_name} on "
             f"{machines}, {traffic}"
@@ -243,10 +242,8 @@ class AzureMLDeployment(AzureMLPackaging):
         elif self.smoke_test:
             calls.append("HEAD and PUT of the requests' blobs, POST jobs to its address, GET the job and its output")
         if self.traffic != "none":
-            steps = len(self.traffic) if isinstance(self.traffic, tuple) else 1
-            calls.append(
-                f"PUT {endpoint} with other traffic, {steps} times" if self.is_online else f"PUT {endpoint}: its default"
-            )
+            steps = f", {len(self.traffic)} times" if isinstance(self.traffic, tuple) else ""
+            calls.append(f"PUT {endpoint} with other traffic{steps}" if self.is_online else f"PUT {endpoint}: its default")
         if self.old_deployments == "delete":
             calls.append(f"DELETE {endpoint}/deployments/<those that had traffic>")
         calls.append("and where it fails: POST getLogs, DELETE of what was made")

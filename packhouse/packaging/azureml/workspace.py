@@ -130,8 +130,8 @@ class AzureMLSession:
             if time.monotonic() > deadline:
                 self._process.kill()
                 raise RegistrationFailed(
-                    f"Azure ML did not finish {_words(do)} within {self.connection.timeout_s:g} s, so it was stopped → try again; "
-                    "if it needs longer, raise timeout_s of the block",
+                    f"Azure ML did not finish {_words(do)} within {self.connection.timeout_s:g} s, so it was stopped → try "
+                    "again; if it needs longer, raise timeout_s of the block",
                     is_transient=True,
                 )
         line = self._process.stdout.readline()
