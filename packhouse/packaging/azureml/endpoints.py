@@ -16,7 +16,7 @@ Kind = Literal["online", "batch"]
 SUCCEEDED, FAILED = "Succeeded", "Failed"
 SETTLED = frozenset({SUCCEEDED, FAILED, "Canceled"})
 WAIT_S = 20.0  # for a change, before its progress is told
-BUSY_TRIES, BUSY_S = 10, 30.0  # while another change goes on
+BUSY_TRIES, BUSY_S = 40, 30.0  # while another change goes on
 MAX_NAME, SUFFIX = 32, 7
 logger = logging.getLogger(__name__)
 
@@ -102,11 +102,11 @@ class RemoteEndpoint:
         made = (Deployment(item["name"], item["state"], item["tags"].get(DIGEST_TAG)) for item in deployments)
         return Endpoint(name=self.name, deployments=tuple(made), **told)
 
-    def change(self, do: str, what: str, **arguments: Any) -> None:
+    def change(self, do: str, what: str, *, waits: bool = True, **arguments: Any) -> None:
         """Make a change and wait until it is done.
 
-        It waits for other changes, does what Azure canceled again, and where Azure lost the change, it goes by the state of
-        what is changed.
+        If it `waits`, it waits for other changes too. What Azure canceled is done again, and where Azure lost the change, it
+        goes by the state of what is changed.
 
         Raises:
             AzureFailed: Azure refused, or the change failed.
@@ -118,14 +118,18 @@ class RemoteEndpoint:
                 number = self.session.ask(f"{self.kind}.{do}", endpoint=self.name, **arguments)
                 return self._wait(number, what, arguments.get("name") or arguments.get("deployment"))
             except AzureFailed as error:
-                if error.failure.is_busy and waited < BUSY_TRIES:
+                if error.failure.is_busy and waits and waited < BUSY_TRIES:
                     waited += 1
-                    self.session.sleep(BUSY_S)
+                    self.wait_for_others()
                 elif not error.failure.is_lost and tried < error.failure.retries:
                     tried += 1
                     self.session.sleep(error.failure.delay_s(tried))
                 else:
                     raise
+
+    def wait_for_others(self) -> None:
+        """Give another change some time."""
+        self.session.sleep(BUSY_S)
 
     def settle(self, what: str, deployment: str | None) -> None:
         """Wait until the endpoint, or a deployment of it, does not change any more, and is as it should be, or gone.

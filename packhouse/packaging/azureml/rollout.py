@@ -14,6 +14,7 @@ from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml.batch_jobs import prepared_model, run_job
 from packhouse.packaging.azureml.deployment_parts import DeploymentParts
 from packhouse.packaging.azureml.endpoints import (
+    BUSY_TRIES,
     FAILED,
     SETTLED,
     SUCCEEDED,
@@ -23,9 +24,11 @@ from packhouse.packaging.azureml.endpoints import (
     name_of_deployment,
     traffic_steps,
 )
+from packhouse.packaging.azureml.failures import AzureFailed
 from packhouse.packaging.azureml.online_client import OnlineClient, online_model
 from packhouse.packaging.azureml.smoke import require_an_answer, require_answers
 from packhouse.packaging.azureml.undo import Undo
+from packhouse.packaging.azureml.versions import AssetVersion
 from packhouse.packaging.azureml.workspace import AzureMLConnection, AzureMLSession
 from packhouse.packaging.job import PackagingJob, Workplace
 
@@ -70,15 +73,8 @@ class Rollout:
         """Do all of it. Raises RegistrationFailed."""
         parts.require_what_it_names(self._session)
         endpoint = self._usable_endpoint()
-        name = name_of_deployment(endpoint, self._packaging.deployment_config.deployment_name, parts.digest)
         model = parts.registered_model(self._session)
-        existing = endpoint.deployment(name)
-        if existing and existing.state not in SETTLED:
-            self._endpoint.settle(f"waiting for {name} of {endpoint.name}", name)
-        elif existing is None or existing.state != SUCCEEDED:
-            entity = parts.entity(self._session, model)
-            self._undo.deployment = name if existing is None else None
-            self._endpoint.change("deploy", f"deploying {name} to {endpoint.name}", name=name, **entity)
+        name = self._deployed(parts, model)
         if not self._has_passed(endpoint, name):
             self._ask(parts, name)
         self._route(parts, name)
@@ -100,6 +96,37 @@ class Rollout:
         if (made := self._endpoint.find()) is None or made.state == FAILED:
             raise RegistrationFailed(f"the endpoint {name} is not there after it was made → register again")
         return made
+
+    def _deployed(self, parts: DeploymentParts, model: AssetVersion) -> str:
+        """Return the name of the deployment of this content, which is made where there is none.
+
+        Others may deploy to the endpoint at the same time, and what is deployed under a name replaces what had it. So the name
+        is chosen anew after every wait for others, and it counts only if the content is there when all is done.
+        """
+        for _ in range(BUSY_TRIES):
+            endpoint = self._found()
+            name = name_of_deployment(endpoint, self._packaging.deployment_config.deployment_name, parts.digest)
+            existing = endpoint.deployment(name)
+            if existing and existing.state == SUCCEEDED:
+                return name
+            if existing and existing.state not in SETTLED:
+                self._endpoint.settle(f"waiting for {name} of {endpoint.name}", name)
+                continue
+            entity = parts.entity(self._session, model)
+            self._undo.deployment = None if existing else name
+            try:
+                self._endpoint.change("deploy", f"deploying {name} to {endpoint.name}", waits=False, name=name, **entity)
+            except AzureFailed as error:
+                if not error.failure.is_busy:
+                    raise
+                self._undo.deployment = None
+                self._endpoint.wait_for_others()
+        raise RegistrationFailed(f"others keep changing the endpoint {self._endpoint.name} → register again later")
+
+    def _found(self) -> Endpoint:
+        if endpoint := self._endpoint.find():
+            return endpoint
+        raise RegistrationFailed(f"somebody else deleted the endpoint {self._endpoint.name} → register again")
 
     def _has_passed(self, endpoint: Endpoint, name: str) -> bool:
         """Whether a deployment of this content need not be asked: it has the traffic that it only gets when it was."""
@@ -152,10 +179,7 @@ class Rollout:
                 self._endpoint.change("delete_deployment", what, deployment=old)
 
     def _traffic(self) -> Mapping[str, int]:
-        endpoint = self._endpoint.find()
-        if endpoint is None:
-            raise RegistrationFailed(f"somebody else deleted the endpoint {self._endpoint.name} → register again")
-        return {name: percent for name, percent in endpoint.traffic.items() if percent}
+        return {name: percent for name, percent in self._found().traffic.items() if percent}
 
     def _ask_by_traffic(self, parts: DeploymentParts, *, has_all: bool) -> None:
         """Ask an online endpoint as its users do; any deployment with traffic may answer, so answers count if one has all."""

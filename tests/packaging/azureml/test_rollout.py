@@ -2,11 +2,12 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ import yaml
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml import endpoints
 from packhouse.packaging.azureml.deployment import AzureMLDeployment
-from packhouse.packaging.azureml.workspace import AzureMLConnection
+from packhouse.packaging.azureml.workspace import AzureMLConnection, AzureMLSession
 from tests.azure_workspaces import connect, files, uploaded
 from tests.fakes.azure import FakeAzure, container_crash, image_build_failure, out_of_quota, why_unavailable
 from tests.fakes.azure.endpoints import Deployment
@@ -41,28 +42,49 @@ def packings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Packing]:
     return {name: make_packing(tmp_path_factory.mktemp(name), grades) for name, grades in jobs.items()}
 
 
+@pytest.fixture(scope="module")
+def session(azure: FakeAzure) -> Iterator[AzureMLSession]:
+    """The client process of all tests: to start one takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in azure.environment.items():
+            patch.setenv(name, value)
+        with connect(azure, polling_interval_s=1).session() as session:
+            yield session
+
+
 @pytest.fixture
-def connection(azure: FakeAzure, monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureMLConnection]:
+def connection(azure: FakeAzure, session: AzureMLSession, monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureMLConnection]:
     """The workspace, whose contract no request may break; each test begins without faults."""
-    for name, value in azure.environment.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(endpoints, "BUSY_S", 0.2)
     monkeypatch.setattr(endpoints, "WAIT_S", 1.0)
     azure.violations.clear()
     azure.faults.planned.clear()
     azure.on_deploy = azure.serve
     azure.on_batch_deploy = azure.score.check
-    yield Hasty(**vars(connect(azure, polling_interval_s=1)))
+    yield Connected(**vars(session.connection)).using(session)
     assert not azure.violations
 
 
-class Hasty(AzureMLConnection):
-    """A workspace for whose retries nobody waits."""
+class Connected(AzureMLConnection):
+    """A workspace that is connected to already, and for whose retries nobody waits."""
+
+    def using(self, session: AzureMLSession) -> Self:
+        """Use the process of a session for all others, one request at a time."""
+        object.__setattr__(self, "shared", (session._process, session._log, threading.Lock()))
+        return self
 
     @contextmanager
-    def session(self, sleep: Callable[[float], None] = lambda _: None) -> Iterator[Any]:
-        with super().session(sleep) as session:
-            yield session
+    def session(self, sleep: Callable[[float], None] = lambda seconds: time.sleep(min(seconds, 0.2))) -> Iterator[Any]:
+        process, log, lock = self.shared  # type: ignore[attr-defined]
+        session = AzureMLSession(self, process, log, sleep)
+        ask_once = session.ask_once
+
+        def one_at_a_time(do: str, **arguments: Any) -> Any:
+            with lock:
+                return ask_once(do, **arguments)
+
+        session.ask_once = one_at_a_time  # type: ignore[method-assign]
+        yield session
 
 
 def online(name: str, **settings: Any) -> AzureMLDeployment:
@@ -82,6 +104,13 @@ def deploy(packing: Packing, packaging: AzureMLDeployment, connection: AzureMLCo
     """Make a package and deploy it."""
     workplace = replace(packing.workplace, connect={"azureml-workspace/default": connection}.__getitem__, flow_run="run-1")
     return tuple(packaging.register(packing.create(packaging), packing.job, workplace))
+
+
+def hurry(connection: AzureMLConnection, timeout_s: float) -> AzureMLConnection:
+    """Return the same workspace, whose operations may take less time."""
+    hurried = replace(connection, timeout_s=timeout_s)
+    object.__setattr__(hurried, "shared", vars(connection)["shared"])
+    return hurried
 
 
 def nothing(_: Any) -> None:
@@ -253,8 +282,8 @@ def test_a_change_that_takes_too_long_is_left_alone_and_the_next_run_goes_on_wit
         azure.serve(deployment)
 
     azure.on_deploy = deploy_late
-    hurried = replace(connection, timeout_s=20.0)
-    with pytest.raises(RegistrationFailed, match=r"is not done after 20 s, and goes on in Azure ML → register again"):
+    hurried = hurry(connection, 5.0)
+    with pytest.raises(RegistrationFailed, match=r"is not done after 5 s, and goes on in Azure ML → register again"):
         deploy(packings["right"], online("late"), hurried)
     assert "blue" in azure.endpoints["late"].deployments
     since = len(azure.requests)
@@ -403,6 +432,23 @@ def test_a_batch_script_that_fails_is_reported_with_the_log_of_its_job(
     (tmp_path / "code" / "own.py").write_text("def init(): ...\ndef run(files):\n    return files\n")
     deploy(packings["right"], batch("sour", **settings), connection)
     assert azure.batch_endpoints["sour"].properties["defaults"]["deploymentName"] == "nightly"
+
+
+def test_a_deployment_that_somebody_else_replaces_is_made_under_another_name(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    replaced = iter([True])
+
+    def somebody_else(deployment: Deployment) -> None:
+        azure.serve(deployment)
+        if next(replaced, False):
+            deployment.tracked["tags"]["packhouse.digest"] = "of something else"
+
+    azure.on_deploy = somebody_else
+    deploy(packings["right"], online("replaced"), connection)
+    mine, theirs = sorted(azure.endpoints["replaced"].deployments, key=len, reverse=True)
+    assert (theirs, mine[:5]) == ("blue", "blue-")
+    assert azure.endpoints["replaced"].traffic == {mine: 100}
 
 
 def test_two_that_deploy_at_once_lose_nothing(
