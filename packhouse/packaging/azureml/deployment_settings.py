@@ -1,6 +1,5 @@
 """What a deployment to Azure ML is configured with. Names and defaults are Olive's where Olive has them."""
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -11,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from packhouse.errors import Problem
 from packhouse.packaging.azureml.config_path import ConfigPath
 from packhouse.packaging.azureml.names import ASSET_NAME, IGNORE_FILES
+from packhouse.packaging.azureml.scoring_script import problems_of
 from packhouse.records import Record
 
 ServerType = Literal["AzureMLOnline", "AzureMLBatch"]
-ENTRY_POINTS = ("init", "run")
 ENVIRONMENT_ID = re.compile(r"azureml:(?P<name>[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}):(?P<version>[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254})")
 CURATED_ID = re.compile(r"azureml://registries/[^/]+/environments/[^/]+/(versions|labels)/[^/]+")
 ENDPOINT_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{2,31}")  # of endpoints and of deployments
@@ -60,28 +59,7 @@ class InferencingServer(Record):
         for name in IGNORE_FILES:
             if (self.code_folder / name).exists():
                 yield Problem("code_folder", f"has a file {name}, by which Azure's SDK leaves files out", "remove it")
-        script = self.code_folder / self.scoring_script
-        try:
-            tree = ast.parse(script.read_bytes(), str(script))
-        except OSError as error:
-            yield Problem("scoring_script", f"{script} cannot be read ({error.strerror})", "name a file in code_folder")
-            return
-        except (SyntaxError, ValueError) as error:
-            yield Problem("scoring_script", f"{script} is no Python: {error}", "mend it")
-            return
-        named = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        defined = {node.name for node in tree.body if isinstance(node, named)}
-        defined |= {
-            name.id for node in tree.body if isinstance(node, ast.Assign) for name in node.targets if isinstance(name, ast.Name)
-        }
-        defined |= {
-            alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-        }
-        for name in ENTRY_POINTS:
-            if name not in defined and "*" not in defined:
-                yield Problem(
-                    "scoring_script", f"{script} defines no {name}()", "Azure ML calls init() once, and run() with data"
-                )
+        yield from problems_of(self.code_folder / self.scoring_script)
 
 
 class ModelConfiguration(Record):

@@ -159,6 +159,19 @@ def test_files_that_are_wrong_are_found_before_any_work(tmp_path: Path) -> None:
     assert "is no JSON" in found["packaging[0].smoke_test.payload"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from mine import init, run",
+        "import mine\ninit, run = mine.init, mine.run",
+        "try:\n    def init(): ...\nfinally:\n    async def run(data): ...",
+        "from mine import *",
+    ],
+)
+def test_init_and_run_may_come_from_anywhere(tmp_path: Path, text: str) -> None:
+    assert deployment(model_package={"inferencing_server": own_script(tmp_path, text)}).problems() == []
+
+
 @pytest.mark.parametrize("text", ["def init(:", "\0"])
 def test_a_script_that_is_no_python_is_refused(tmp_path: Path, text: str) -> None:
     made = deployment(model_package={"inferencing_server": own_script(tmp_path, text)})
