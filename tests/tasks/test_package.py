@@ -379,6 +379,16 @@ def test_a_type_that_registers_in_another_way_than_it_should_is_told_so_and_stop
     assert packages_in(output) == ["plain.zip"]
 
 
+def test_the_logs_of_what_was_deployed_and_failed_are_kept(job: PackagingJob, output: Path, hooks: dict[str, Hook]) -> None:
+    def refuse(_: Path | None) -> None:
+        raise RegistrationFailed("the container crashed", logs={"inference server": "RuntimeError: no seeds"})
+
+    hooks["register"] = refuse
+    (delivery,) = deliver(job, output, KIT)
+    assert delivery.failure
+    assert delivery.failure.logs == {"inference server": "RuntimeError: no seeds"}
+
+
 # What may pass, of each kind that a packaging type may raise.
 PASSING: dict[str, Callable[[], BaseException]] = {
     "a packaging type says so": lambda: PackagingFailed("the index is being moved", is_transient=True),
