@@ -539,6 +539,18 @@ def test_a_builder_that_is_named_or_needed_and_does_not_work_is_refused_before_w
     assert Dockerfile(build=True, **settings).caveat() is None
 
 
+@pytest.mark.parametrize("time", ["yesterday", "-1", "1.5", "٣"])
+def test_a_time_of_files_that_is_none_is_refused_before_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", time)
+    packaging = {"type": "Dockerfile", "name": "points"}
+    prepare(load_config(write_job(tmp_path, packaging=[packaging])))
+    config = load_config(write_job(tmp_path, packaging=[{**packaging, "build": True}]))
+    with pytest.raises(InputError, match=f"packaging.0..build: SOURCE_DATE_EPOCH is '{time}' → "):
+        prepare(config)
+
+
 @pytest.mark.usefixtures("no_builder")
 def test_without_a_builder_a_build_is_planned_with_a_caveat_that_says_why_and_what_to_do(tmp_path: Path) -> None:
     config = load_config(write_job(tmp_path, packaging=[{"type": "Dockerfile", "build": True}]))
