@@ -185,7 +185,9 @@ def schema(
 
 @app.command()
 def verify(
-    package: Annotated[Path, typer.Argument(help="A package: a ZIP archive, or a folder with a manifest.")],
+    package: Annotated[
+        Path, typer.Argument(help="A package: a ZIP archive, a folder, or whatever has its provenance beside it.")
+    ],
     keys: Annotated[
         list[Path] | None, typer.Option("--key", help="Trusted public key, PEM; one of those given must have signed.")
     ] = None,
@@ -193,15 +195,13 @@ def verify(
 ) -> None:
     """Check every digest in a package and run every model in it; with --key, also who has signed it."""
     with _explained(as_json):
-        from packhouse.packaging.manifest import MANIFEST_NAME
         from packhouse.provenance.keys import read_verifying_key
         from packhouse.provenance.signing import verify_beside
-        from packhouse.verification import verify_package
+        from packhouse.verification import is_bare, verify_package
 
         trusted = [read_verifying_key(key, f"--key = {key}") for key in keys or ()]
         proven = verify_beside(package.resolve(), trusted)
-        is_bare = package.is_dir() and not (package / MANIFEST_NAME).exists()
-        verified = None if proven and is_bare else verify_package(package)
+        verified = None if proven and is_bare(package) else verify_package(package)
         if as_json:
             about = proven and {**proven.statement.model_dump(mode="json", by_alias=True), "signed_by": proven.signed_by}
             _print_json({**(verified.model_dump(mode="json") if verified else {}), "provenance": about})

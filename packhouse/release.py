@@ -91,8 +91,8 @@ class Delivery(Record):
 
     @property
     def caveat(self) -> Caveat | None:
-        """What could not be checked of the package."""
-        return self.validation.caveat if self.validation else None
+        """What could not be checked of the package, when it was validated or when it was scored."""
+        return next((step.caveat for step in (self.validation, self.score) if step and step.caveat), None)
 
     @property
     def sentence(self) -> str:

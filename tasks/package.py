@@ -152,6 +152,7 @@ def register_package(job: PackagingJob, packaging: Packaging, delivery: Delivery
     with _failing_as(RegistrationFailed), _workplace() as workplace:
         key, folder = signing_key(publishing.signing), OutputFolder(publishing.output_dir)
         made = _laid_out(package, workplace)
+        _require_unchanged(package, made)
         places = packaging.register(made, job, workplace)
         if isinstance(places, str):
             raise RegistrationFailed(f"the packaging type {packaging.type} gave one text as where it is, and no list of them")
@@ -266,7 +267,7 @@ def _laid_out(package: Package, workplace: Workplace) -> Path:
 def _require_unchanged(package: Package, laid_out: Path) -> None:
     for name, artifact in package.files.items():
         if measure(laid_out.parent / name).sha256 != artifact.sha256:
-            raise VerificationFailed(f"{name} was changed while the package was looked at; run again")
+            raise VerificationFailed(f"{name} was changed since the package was made; run again")
 
 
 def _log(packaging: Packaging, step: str) -> None:

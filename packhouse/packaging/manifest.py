@@ -1,6 +1,8 @@
 """``manifest.json``: what is in a package, by digest, and what is known of it, so that anybody can check both."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
 
 from packhouse.candidates import TensorInfo
 from packhouse.errors import PackagingFailed
@@ -11,6 +13,7 @@ from packhouse.ranking import Ranked
 from packhouse.records import Record
 
 MANIFEST_NAME = "manifest.json"
+Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ManifestFile(Record):
@@ -35,10 +38,10 @@ class GoldenSamples(Record):
     """Where the golden samples of a model are, how they are run, and how far outputs may be off: ``atol + rtol·|expected|``."""
 
     path: str
-    samples: int
-    batch_size: int
-    atol: float = ATOL
-    rtol: float = RTOL
+    samples: PositiveInt
+    batch_size: PositiveInt
+    atol: Tolerance = ATOL
+    rtol: Tolerance = RTOL
 
 
 class PackagedCandidate(Record):

@@ -29,7 +29,9 @@ def run_golden_samples(host: SessionHost, root: Path, golden: GoldenSamples | No
     inputs, expected = _read(root, golden.path)
     host.ask("read_data", path=str(root / golden.path), inputs=inputs)
     output = scratch / "outputs.npz"
-    host.ask("predict", batch_size=golden.batch_size, output=str(output), samples=golden.samples)
+    run = host.ask("predict", batch_size=golden.batch_size, output=str(output), samples=golden.samples)["samples"]
+    if run < golden.samples:  # more only fill a fixed batch
+        raise VerificationFailed(f"it has {run} golden samples, and the manifest says {golden.samples}")
     with np.load(output, allow_pickle=False) as arrays:
         given = {name: arrays[name] for name in arrays.files}
     if not expected:

@@ -15,7 +15,8 @@ from typing import BinaryIO
 
 from packhouse.errors import ArtifactError, InputError, VerificationFailed
 from packhouse.packaging.contents import unfit_name
-from packhouse.packaging.manifest import ManifestFile
+from packhouse.packaging.manifest import MANIFEST_NAME, ManifestFile
+from packhouse.regular_files import open_regular
 from packhouse.transient import may_pass
 from packhouse.verification.folder import list_members
 from packhouse.verification.member import Member
@@ -61,6 +62,14 @@ def unpack(package: Path, folder: Path, limits: Limits = Limits()) -> dict[str, 
     except OSError as error:
         reason = f"{package} cannot be unpacked to {folder} ({error}); free space there, or set TMPDIR"
         raise ArtifactError(reason, is_transient=may_pass(error)) from error
+
+
+def is_bare(package: Path) -> bool:
+    """Whether a package has no manifest to be checked by: a folder without one, or a file that is no ZIP archive."""
+    if package.is_dir():
+        return not (package / MANIFEST_NAME).exists()
+    with open_regular(package, follow_links=True) as file:
+        return not is_archive(file)
 
 
 @contextmanager

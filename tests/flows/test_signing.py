@@ -82,6 +82,19 @@ def test_a_folder_is_verified_by_what_lies_beside_it(tmp_path: Path) -> None:
     assert "MLmodel is not what it was" in refused.stderr
 
 
+def test_a_file_that_is_no_archive_is_verified_by_what_lies_beside_it_and_by_nothing_else(tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path)
+    file = tmp_path / "best.tar"
+    file.write_bytes(b"layers")
+    assert call("sign", file, "--key", private).exit_code == ExitCode.OK
+    assert call("verify", file, "--key", public).exit_code == ExitCode.OK
+    assert call("verify", file).exit_code == ExitCode.BAD_INPUT
+    file.write_bytes(b"others")
+    refused = call("verify", file, "--key", public)
+    assert refused.exit_code == ExitCode.NOT_VERIFIED
+    assert "best.tar is not what it was" in refused.stderr
+
+
 def test_an_unsigned_package_is_refused_with_a_key(package: Path, tmp_path: Path) -> None:
     refused = call("verify", package, "--key", write_keys(tmp_path)[1])
     assert refused.exit_code == ExitCode.NOT_VERIFIED

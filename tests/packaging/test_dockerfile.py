@@ -145,6 +145,19 @@ def test_labels_name_the_digests_of_candidate_model_data_and_base_image(packing:
     assert last(package, "FROM") == f"registry.example.com:5000/python@{DIGEST}"
 
 
+@pytest.mark.parametrize("name", ["a\nRUN touch /tmp/there\n#", "a\r\nUSER root", "a\\\nUSER root", 'a"\nUSER root', "a\x00b"])
+def test_a_candidates_name_adds_no_instruction(packing: Packing, package: Path, tmp_path: Path, name: str) -> None:
+    (model,) = (packing.workplace.scratch.parent / "candidates").glob(f"{EXACT}.onnx")
+    named = {"type": "list", "models": [{"name": name, "path": str(model)}]}
+    made = make_packing(tmp_path, {CPU: {name: (1.0, 3.0)}}, candidates=named).create(Dockerfile(name="points"))
+
+    text = (made / "Dockerfile").read_text()
+    kinds = [kind for kind, _ in read_instructions(text)]
+    assert kinds == [kind for kind, _ in read_instructions((package / "Dockerfile").read_text())]
+    assert "\x00" not in text
+    check_dockerfile(made)
+
+
 def test_everything_that_is_installed_is_pinned_with_its_digest_and_its_wheel_is_there(package: Path) -> None:
     lines = (package / "docker_content" / "requirements.txt").read_text().splitlines()
     pins = dict(line.split(" ")[0].split("==") for line in lines)
@@ -524,6 +537,18 @@ def test_a_builder_that_is_named_or_needed_and_does_not_work_is_refused_before_w
     with pytest.raises(InputError, match=reason):
         prepare(config)
     assert Dockerfile(build=True, **settings).caveat() is None
+
+
+@pytest.mark.parametrize("time", ["yesterday", "-1", "1.5", "٣"])
+def test_a_time_of_files_that_is_none_is_refused_before_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", time)
+    packaging = {"type": "Dockerfile", "name": "points"}
+    prepare(load_config(write_job(tmp_path, packaging=[packaging])))
+    config = load_config(write_job(tmp_path, packaging=[{**packaging, "build": True}]))
+    with pytest.raises(InputError, match=f"packaging.0..build: SOURCE_DATE_EPOCH is '{time}' → "):
+        prepare(config)
 
 
 @pytest.mark.usefixtures("no_builder")

@@ -53,6 +53,17 @@ def test_an_image_is_built_once_for_a_package_a_builder_and_its_options(package:
     assert record(package, builder).kept() == "sha256:1"
 
 
+@pytest.mark.parametrize("left", ["", "{", "[]", "{}", "\0" * 64])
+def test_a_record_that_a_power_cut_left_in_pieces_is_none(package: Path, builder: Builder, left: str) -> None:
+    record(package, builder).image()
+    (kept,) = (package.parent / "cache" / "images").iterdir()
+    kept.write_text(left)
+
+    assert record(package, builder).kept() is None
+    assert record(package, builder).image() == "sha256:2"
+    assert record(package, builder).kept() == "sha256:2"
+
+
 def test_an_image_whose_files_have_another_time_is_another_one(
     package: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

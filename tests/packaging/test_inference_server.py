@@ -291,6 +291,11 @@ def test_texts_are_decoded_to_the_same(texts: list[str], as_bytes: bool) -> None
     assert decode(described, content).tolist() == texts
 
 
+def test_a_text_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(BadRequest, match="a text of 'x' is not in UTF-8"):
+        read_request(b'{"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["\\ud800"]}]}', None)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),

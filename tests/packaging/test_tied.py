@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,15 @@ import subprocess, sys, time
 from packhouse.packaging.tied import tied
 print(subprocess.Popen(tied(["sleep", "600"])).pid, flush=True)
 time.sleep(600)
+"""
+SHOWS_AND_ENDS = """
+from packhouse.packaging.tied import tied
+print(*tied(["echo", "run"]), sep="\\n")
+"""
+ASKS_MLFLOW = """
+import sys
+from packhouse.packaging.mlflow.registry import MLflowRegistry
+MLflowRegistry(sys.argv[1]).ask("upload", name="model", digest="0", folder=".", sizes={})
 """
 
 
@@ -43,6 +53,28 @@ def test_a_program_ends_when_who_started_it_is_killed(number: int) -> None:
     while program_of(child) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert program_of(child) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+def test_a_program_is_not_run_when_who_started_it_has_ended_already() -> None:
+    shown = subprocess.run([sys.executable, "-c", SHOWS_AND_ENDS], check=True, capture_output=True, text=True)
+    done = subprocess.run(shown.stdout.splitlines(), check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "echo is not run: who started it has ended\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+def test_nobody_goes_on_to_upload_to_mlflow_for_a_run_that_was_killed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(TIMEOUT_S)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with subprocess.Popen([sys.executable, "-c", ASKS_MLFLOW, address]) as asking:
+            connection, _ = server.accept()
+            asking.kill()
+        with connection:
+            connection.settimeout(TIMEOUT_S)
+            while connection.recv(1 << 16):
+                pass  # the request; then its sender ends
 
 
 def test_a_program_gets_its_arguments_and_input_and_gives_its_output_and_exit_code() -> None:

@@ -297,7 +297,25 @@ def test_a_package_that_was_checked_with_a_caveat_is_checked_again_once_there_is
     assert checked.package == first.package
     hooks["caveat"] = with_caveat
     assert taken(lambda: deliver(job, output, KIT)) == ["register"]
-    assert deliver(job, output, KIT) == [checked]
+    (again,) = deliver(job, output, KIT)
+    assert again.with_(beside={}) == checked.with_(beside={})  # what lies beside it says which run published it
+
+
+def test_a_package_that_could_not_be_scored_as_it_was_validated_has_that_caveat(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook]
+) -> None:
+    caveat = Caveat(what="not built", reason="the builder has gone", remedy="start it again")
+
+    def lose_builder(_: Path | None) -> None:
+        hooks["caveat"] = lambda _: caveat
+
+    hooks["score"] = lose_builder
+
+    (delivery,) = deliver(job, output, KIT)
+
+    assert delivery.validation
+    assert delivery.validation.caveat is None
+    assert delivery.caveat == caveat
 
 
 def dated(year: int, package: Path | None) -> None:
@@ -350,11 +368,29 @@ def test_a_package_whose_copy_is_changed_while_it_is_looked_at_is_refused_and_it
 
     assert delivery.failure
     assert delivery.failure.step == step
-    assert delivery.failure.reason == "kit.zip was changed while the package was looked at; run again"
+    assert delivery.failure.reason == "kit.zip was changed since the package was made; run again"
     assert not output.exists()
     hooks.clear()
     assert taken(lambda: deliver(job, output, KIT)) == [*STEPS[STEPS.index(step) :]]
     assert (output / "kit.zip").exists()
+
+
+def test_bytes_that_were_damaged_after_they_were_scored_are_never_given_to_be_registered(
+    job: PackagingJob, output: Path, hooks: dict[str, Hook], storage: Path
+) -> None:
+    given: list[str] = []
+    hooks["score"] = lambda package: damage(storage / "blobs" / "sha256" / measure(package).sha256) if package else None
+    hooks["register"] = lambda package: given.append(str(package))
+
+    (delivery,) = deliver(job, output, KIT)
+
+    assert delivery.failure
+    assert delivery.failure.step == "register"
+    assert "run again" in delivery.failure.reason
+    assert not given
+    hooks.pop("score")
+    (mended,) = deliver(job, output, KIT)
+    assert mended.registration
 
 
 @pytest.mark.parametrize(
@@ -362,7 +398,7 @@ def test_a_package_whose_copy_is_changed_while_it_is_looked_at_is_refused_and_it
     [
         (lambda _: "https://kits.example/kit", "the packaging type Kit gave one text as where it is, and no list of them"),
         (lambda made: (made,), "Input should be a valid string"),
-        (lambda made: made.write_bytes(b"another") and (), "kit.zip was changed while the package was looked at"),
+        (lambda made: made.write_bytes(b"another") and (), "kit.zip was changed since the package was made"),
     ],
     ids=["a text", "a path", "another package"],
 )

@@ -93,6 +93,13 @@ def change_json(files: Files, name: str, change: Callable[[Any], Any]) -> None:
     files[name] = json.dumps(document).encode()
 
 
+def change_golden_entry(**entries: Any) -> Change:
+    """Return a change of what the manifest says of the golden samples."""
+    return lambda files: change_json(
+        files, MANIFEST_NAME, lambda manifest: manifest["candidates"][0]["golden_samples"].update(entries)
+    )
+
+
 def append(package: Path, folder: Path, info: zipfile.ZipInfo, content: bytes = b"", **kind: Any) -> Path:
     """Return a copy of the package with one more entry at its end."""
     path = Path(shutil.copyfile(package, folder / "appended.zip"))
@@ -105,6 +112,32 @@ def test_a_good_package_is_verified_file_by_file_and_its_model_loads(package: Pa
     verified = verify_package(package)
     assert verified.files == len(files_of(package)) - 1
     assert verified.models == (VerifiedModel(model_path=MODEL, outcome=SAME),)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"samples": 0}, r"manifest\.json cannot be read: candidates\.0\.golden_samples\.samples"),
+        ({"samples": 10**30}, f"^{MODEL}: it has 1 golden samples, and the manifest says 10{29 * '0'}"),
+        ({"batch_size": 0}, r"golden_samples\.batch_size"),
+        ({"atol": float("inf")}, r"golden_samples\.atol"),
+        ({"rtol": float("nan")}, r"golden_samples\.rtol"),
+        ({"rtol": "Infinity"}, r"golden_samples\.rtol"),
+        ({"rtol": -1}, r"golden_samples\.rtol"),
+    ],
+)
+def test_a_manifest_that_would_have_nothing_compared_is_refused(
+    package: Path, tmp_path: Path, entries: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(VerificationFailed, match=message):
+        verify_package(forged(package, tmp_path, change_golden_entry(**entries)))
+
+
+@pytest.mark.parametrize("batch", [1, 4, 50])
+def test_golden_samples_may_be_filled_up_to_a_fixed_batch(tmp_path: Path, batch: int) -> None:
+    write_classifier(tmp_path / "candidates" / f"{EXACT}.onnx", batch=batch)
+    (model,) = verify_package(make_packing(tmp_path, ONE).zip()).models
+    assert model.outcome == SAME
 
 
 def test_a_package_that_was_packed_again_by_another_program_is_still_good(package: Path, tmp_path: Path) -> None:

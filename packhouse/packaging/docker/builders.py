@@ -32,8 +32,11 @@ class BuilderFailed(PackhouseError):
 
 
 def source_date_epoch() -> int:
-    """Return the time that files in images have: ``SOURCE_DATE_EPOCH`` if it is set, else 1980-01-01."""
-    return int(os.environ.get("SOURCE_DATE_EPOCH") or EPOCH)
+    """Return the time that files in images have: ``SOURCE_DATE_EPOCH`` if it is set, else 1980-01-01. Raises ValueError."""
+    stated = os.environ.get("SOURCE_DATE_EPOCH") or str(EPOCH)
+    if not (stated.isascii() and stated.isdecimal()):
+        raise ValueError(f"SOURCE_DATE_EPOCH is {stated!r}")
+    return int(stated)
 
 
 class Builder(ABC):

@@ -126,12 +126,17 @@ class Dockerfile(Packaging):
         return [image_requirements.depends_on(own), source_date_epoch() if self.build else None, mlflow]
 
     def problems(self) -> Sequence[Problem]:
-        """Say what is wrong with the requirements file, and what is missing: MLflow, or a builder that is named, or pushes."""
+        """Say what is wrong with requirements or time, and what is missing: MLflow, or a builder that is named, or pushes."""
         found = list(mlflow_format.problems("export_in_mlflow_format")) if self.export_in_mlflow_format else []
         try:
             self._own_requirements()
         except PackagingFailed as error:
             found.append(Problem("requirements_file", str(error)))
+        try:
+            source_date_epoch()
+        except ValueError as error:
+            if self.build:
+                found.append(Problem("build", str(error), "set it to seconds since 1970, or unset it"))
         if self.build and self.builder and (reason := why_no_builder(self.builder)):
             found.append(Problem("builder", f"does not work here: {reason}", "install or start it, or leave the setting out"))
         elif self.push and (reason := why_no_builder()):

@@ -40,7 +40,8 @@ class ImageRecord:
 
     def kept(self) -> str | None:
         """Return the id of the image if it was built and is still here."""
-        if not self._path.exists():
+        try:
+            image = str(json.loads(self._path.read_text(encoding="utf-8"))["image"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # there is none, or what a power cut left of one
             return None
-        image = str(json.loads(self._path.read_text(encoding="utf-8"))["image"])
         return image if self._builder.has(image) else None

@@ -5,6 +5,7 @@ wheels nor pip's traces; modes are set, and nothing is compiled, so that the sam
 """
 
 import json
+import re
 from collections.abc import Mapping
 
 from packhouse.packaging.docker.base_images import BaseImage, split_image
@@ -37,6 +38,7 @@ EXPOSE {port}
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD {check}
 ENTRYPOINT {serve}
 """
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 OFFLINE = "The wheels are in docker_content, so no network is needed: docker build --network=none --tag {tag} ."
 ONLINE = "Packages come from pip's index, if need be of your pip.conf: docker build --secret id=pip.conf,src=… --tag {tag} ."
 
@@ -76,10 +78,11 @@ def _base_labels(name: str) -> dict[str, str]:
 
 
 def _assignments(values: Mapping[str, str]) -> str:
-    """Return ``name="value"`` for each, on lines of their own; nothing in a value is expanded."""
+    """Return ``name="value"`` for each, on lines of their own; nothing in a value is expanded, or ends it."""
     return " \\\n    ".join(f"{name}={_quoted(value)}" for name, value in sorted(values.items()))
 
 
 def _quoted(value: str) -> str:
+    value = CONTROL.sub(" ", value)  # a line break would begin another instruction, and there is no way to write one
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
     return f'"{escaped}"'

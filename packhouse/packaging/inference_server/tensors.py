@@ -92,6 +92,8 @@ def _of_json(name: str, datatype: str, data: Any) -> Array:
         texts = np.array(data, dtype=object).ravel()
         if not all(isinstance(text, str) for text in texts):
             raise BadRequest(f"{name!r} is of BYTES, and its data are not all texts")
+        if any("\ud800" <= character <= "\udfff" for text in texts if not text.isascii() for character in text):
+            raise BadRequest(f"a text of {name!r} is not in UTF-8")
         return texts
     wanted = np.dtype(datatype)
     try:

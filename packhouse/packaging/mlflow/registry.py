@@ -18,6 +18,7 @@ from packhouse.artifacts import measure
 from packhouse.errors import EvaluationFailed, RegistrationFailed, VerificationFailed
 from packhouse.packaging.job import PackagingJob
 from packhouse.packaging.manifest import MANIFEST_NAME, Manifest, PackagedCandidate
+from packhouse.packaging.tied import tied
 from packhouse.records import digest_of
 from packhouse.verification.score import Score
 
@@ -72,7 +73,7 @@ class MLflowRegistry:
             RegistrationFailed: with the server's reason and the remedy.
         """
         done = subprocess.run(
-            [sys.executable, "-P", str(CLIENT)],
+            tied([sys.executable, "-P", str(CLIENT)]),
             check=False,
             input=json.dumps({"do": do, **request}),
             capture_output=True,
