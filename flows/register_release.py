@@ -11,9 +11,10 @@ from prefect.states import Completed, Failed
 from packhouse.packaging.registry import packaging_types
 from packhouse.provenance.config import Publishing, SigningConfig
 from packhouse.release import read_release
-from tasks.package import package_all
+from tasks.package import package_all, require_sources
 from tasks.provenance import require_signing_key
 from tasks.publish import publish_again
+from tasks.storage import artifact_store
 
 
 @flow(name="register-release", persist_result=True, result_serializer="json")
@@ -29,6 +30,8 @@ async def register_release(
     publishing = Publishing(output_dir=record.parent, configuration=release.configuration, signing=signing or release.signing)
     require_signing_key(publishing.signing)
     chosen = [kinds[settings["type"]].model_validate(settings) for settings in packaging]
+    known = {delivery.name: delivery.package for delivery in release.deliveries}
+    require_sources(release.job, [known.get(item.output_name) for item in chosen], artifact_store())
     delivered = await package_all(release.job, chosen, publishing)
     updated = publish_again(release.with_deliveries(delivered), record.parent)
     failures = [delivery.sentence for delivery in delivered if delivery.failure]

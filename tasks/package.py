@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +18,7 @@ from prefect.states import Completed, Failed
 
 import packhouse
 from packhouse.artifacts import ArtifactStore, measure
-from packhouse.errors import PackagingFailed, PackhouseError, RegistrationFailed, VerificationFailed, explained
+from packhouse.errors import InputError, PackagingFailed, PackhouseError, RegistrationFailed, VerificationFailed, explained
 from packhouse.output import OutputFolder
 from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.registry import distribution_of_type
@@ -216,6 +216,25 @@ async def package_all(job: PackagingJob, packagings: Sequence[Packaging], publis
             raise found
         deliveries.append(found)
     return deliveries
+
+
+def require_sources(job: PackagingJob, made: Iterable[Package | None], store: ArtifactStore) -> None:
+    """Refuse to make packages of bytes that are not what was received; where all packages are made, no matter.
+
+    A run receives candidates and data anew, and so mends the store; what works from a release alone cannot.
+
+    Raises:
+        InputError: what a package would be made of is missing or damaged in the store.
+    """
+    if all(package and has_its_files(package, store) for package in made):
+        return
+    for what, artifacts in (
+        *((f"candidate {candidate.name!r}", candidate.files.values()) for candidate in job.candidates),
+        ("the data", [job.data]),
+    ):
+        if not all(store.is_intact(artifact) for artifact in artifacts):
+            remedy = "run the configuration again, which receives it anew"
+            raise InputError.at("", f"{what} is missing or damaged in the result storage", remedy)
 
 
 def has_its_files(package: Package, store: ArtifactStore) -> bool:

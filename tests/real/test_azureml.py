@@ -164,3 +164,23 @@ def test_registering_what_a_release_has_not_is_refused_with_what_it_has(packhous
     packhouse.release(write_job(tmp_path, packaging={"type": "AzureMLModels", "workspace": None}))
     packhouse.run("register", tmp_path / "packages", "--type", "AzureMLData", code=2)
     assert (tmp_path / "packages" / "OutputModels.azureml-models").is_dir()
+
+
+def test_no_package_is_made_of_a_candidate_that_is_damaged_in_the_store_until_a_run_receives_it_anew(
+    packhouse: Packhouse, tmp_path: Path
+) -> None:
+    config = write_job(tmp_path, packaging={"type": "Zipfile", "name": "first", "include_runtime_packages": False})
+    release = packhouse.release(config)
+    (model,) = release["job"]["candidates"][0]["files"].values()
+    (blob,) = packhouse.results.rglob(model["sha256"])
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    other = {"type": "Zipfile", "name": "second", "include_runtime_packages": False}
+    (tmp_path / "other").mkdir()
+    elsewhere = write_job(tmp_path / "other", packaging=other)
+    said = packhouse.run("register", tmp_path / "packages", "--type", "Zipfile", "--config", elsewhere, code=2)
+    assert not (tmp_path / "packages" / "second.zip").exists(), said
+
+    packhouse.release(config)
+    packhouse.run("register", tmp_path / "packages", "--type", "Zipfile", "--config", elsewhere)
+    assert (tmp_path / "packages" / "second.zip").is_file()
