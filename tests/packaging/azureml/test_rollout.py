@@ -15,7 +15,7 @@ from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml import endpoints
 from packhouse.packaging.azureml.deployment import AzureMLDeployment
 from packhouse.packaging.azureml.workspace import AzureMLConnection
-from tests.fakes.azure import FakeAzure, container_crash, image_build_failure, out_of_quota, why_unavailable
+from tests.fakes.azure import FakeAzure, accept, container_crash, image_build_failure, out_of_quota, why_unavailable
 from tests.fakes.azure.endpoints import Deployment
 from tests.packaging.azureml.test_registration import connect, files, uploaded
 from tests.packaging_jobs import CPU, EXACT, NEAR, Grades, Packing, make_packing
@@ -297,6 +297,98 @@ def test_traffic_that_somebody_else_changes_is_not_overwritten(
     azure.on_endpoint(nothing)
     assert endpoint.traffic == {"blue": 100}
     assert list(endpoint.deployments) == ["blue"]
+
+
+@pytest.mark.parametrize("fails_at", [80, 50])
+def test_traffic_is_put_back_whichever_step_fails(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], fails_at: int
+) -> None:
+    azure.on_deploy = accept
+    name = f"steps-{fails_at}"
+    deploy(packings["right"], online(name, smoke_test=None), connection)
+
+    def fail_next(endpoint: Any) -> None:
+        if endpoint.traffic.get("blue") == fails_at:
+            azure.fail("PUT", f"onlineEndpoints/{name}$", status=400, code="BadRequest", message="not this one")
+
+    azure.on_endpoint(fail_next)
+    changed = online(name, model_version="auto", smoke_test=None, traffic=[20, 50, 100])
+    with pytest.raises(RegistrationFailed, match="not this one") as failed:
+        deploy(packings["other"], changed, connection)
+    azure.on_endpoint(nothing)
+    assert "could not be undone" not in str(failed.value)
+    assert azure.endpoints[name].traffic == {"blue": 100}
+    assert list(azure.endpoints[name].deployments) == ["blue"]
+
+
+def test_an_old_deployment_that_cannot_be_deleted_is_said_to_be_left_and_traffic_stays_with_the_new_one(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    azure.on_deploy = accept
+    deploy(packings["right"], online("leftover", smoke_test=None), connection)
+    azure.fail("DELETE", "leftover/deployments", status=503, code="ServiceUnavailable", message="busy", times=50)
+    changed = online("leftover", model_version="auto", smoke_test=None, old_deployments="delete")
+    with pytest.raises(RegistrationFailed, match=r"^blue of leftover.*could not be deleted.*→ delete it by hand") as failed:
+        deploy(packings["other"], changed, connection)
+    assert not failed.value.is_transient  # a later attempt would take it that all is done
+    (green,) = azure.endpoints["leftover"].deployments.keys() - {"blue"}
+    assert azure.endpoints["leftover"].traffic == {green: 100}
+
+
+def test_a_deployment_that_failed_with_its_traffic_is_made_anew_and_asked_again_and_its_log_is_told(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    azure.on_deploy = accept
+    deploy(packings["right"], online("wilted", smoke_test=None), connection)
+    blue = azure.endpoints["wilted"].deployments["blue"]
+    blue.state = "Failed"
+    azure.on_deploy = container_crash("Traceback\nRuntimeError: no seeds\n")
+    with pytest.raises(RegistrationFailed, match=r"RuntimeError: no seeds") as failed:
+        deploy(packings["right"], online("wilted"), connection)
+    assert "no seeds" in failed.value.logs["inference server"]
+    azure.on_deploy = accept  # as if it ran, but nothing answers
+    with pytest.raises(RegistrationFailed, match=r"the smoke test failed: "):
+        deploy(packings["right"], online("wilted"), connection)
+    assert azure.endpoints["wilted"].traffic == {"blue": 100}
+
+
+def test_a_payload_that_is_gone_is_said_before_anything_is_made(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], tmp_path: Path
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "own.py").write_text("def init(): ...\ndef run(data): return data\n")
+    server = {"code_folder": tmp_path / "code", "scoring_script": "own.py"}
+    gone = {"payload": tmp_path / "gone.json"}
+    since = len(azure.requests)
+    with pytest.raises(RegistrationFailed, match=r"smoke_test.payload cannot be read: .*gone.json"):
+        deploy(packings["right"], online("payless", model_package={"inferencing_server": server}, smoke_test=gone), connection)
+    assert len(azure.requests) == since
+
+
+def test_what_was_made_is_deleted_where_packhouse_itself_fails(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    azure.on_deploy = accept
+    packing = packings["right"]
+    folder = packing.create(online("broken"))
+    workplace = replace(packing.workplace, connect={"azureml-workspace/default": connection}.__getitem__)
+    lost = replace(workplace, scratch=workplace.scratch / "not-there")
+    with pytest.raises(RegistrationFailed, match="FileNotFoundError"):
+        online("broken").register(folder, packing.job, lost)
+    assert "broken" not in azure.endpoints
+
+
+def test_a_batch_endpoint_without_a_default_has_none_again_where_the_new_one_cannot_be(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    deploy(packings["right"], batch("undecided", smoke_test=None, traffic="none"), connection)
+    with connection.session() as session:
+        endpoint = endpoints.RemoteEndpoint(session, "batch", "undecided")
+        endpoint.change("route", "making it the default", traffic={"nightly": 100})
+        endpoint.change("route", "putting it back", traffic={})
+        found = endpoint.find()
+    assert found
+    assert found.traffic == {}
 
 
 def test_a_script_of_the_users_is_asked_with_its_payload(

@@ -46,7 +46,7 @@ class OnlineEndpoints:
             "id": found.id,
             "state": found.provisioning_state,
             "address": found.scoring_uri,
-            "traffic": {name: int(percent) for name, percent in (found.traffic or {}).items()},
+            "traffic": {name: int(percent) for name, percent in (found.traffic or {}).items() if percent},
             "deployments": [
                 {"name": item.name, "state": item.provisioning_state, "tags": dict(item.tags or {})} for item in deployments
             ],
