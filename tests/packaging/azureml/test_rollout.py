@@ -8,17 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from packhouse.errors import RegistrationFailed
-from packhouse.packaging.azureml import endpoints
+from packhouse.packaging.azureml import endpoints, online_client
 from packhouse.packaging.azureml.deployment import AzureMLDeployment
 from packhouse.packaging.azureml.workspace import AzureMLConnection
+from tests.classifiers import points
 from tests.fakes.azure import FakeAzure, accept, container_crash, image_build_failure, out_of_quota, why_unavailable
 from tests.fakes.azure.endpoints import Deployment
 from tests.packaging.azureml.test_registration import connect, files, uploaded
-from tests.packaging_jobs import CPU, EXACT, NEAR, Grades, Packing, make_packing
+from tests.packaging_jobs import CPU, EXACT, NEAR, Grades, Packing, make_packing, predict
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(why_unavailable()), reason=str(why_unavailable()))]
 
@@ -121,6 +123,39 @@ def test_the_best_candidate_is_registered_deployed_asked_and_gets_all_traffic(
     since = len(azure.requests)
     assert deploy(packings["right"], packaging, connection) == places
     assert asked(azure, "PUT", "", since) == []
+
+
+def test_requests_are_no_larger_than_an_endpoint_takes(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(online_client, "MAX_REQUEST_BYTES", 1000)
+    since = len(azure.requests)
+    deploy(packings["right"], online("small"), connection)
+    sizes = [len(request.content) for request in azure.requests[since:] if request.path == "/score"]
+    assert max(sizes) <= 1000
+    assert len(sizes) > 5
+
+
+def test_a_request_too_large_for_json_is_sent_and_answered_in_bytes(
+    azure: FakeAzure,
+    connection: AzureMLConnection,
+    packings: dict[str, Packing],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(online_client, "MAX_REQUEST_BYTES", 1000)
+    deploy(packings["right"], online("bytes", smoke_test=None), connection)
+    samples, _ = points()
+    model = packings["right"].create(online("bytes")) / "model" / "model.onnx"
+    expected = predict(model, samples)
+    since = len(azure.requests)
+    with connection.session() as session:
+        client = online_client.OnlineClient(session, "bytes", "blue", tmp_path)
+        answered = client.infer({"x": samples}, list(expected))
+    (request,) = (request for request in azure.requests[since:] if request.path == "/score")
+    assert request.headers["content-type"] == "application/octet-stream"
+    for name, values in expected.items():
+        np.testing.assert_array_equal(answered[name], values)
 
 
 def test_another_candidate_takes_the_traffic_step_by_step_and_the_old_one_is_deleted(
