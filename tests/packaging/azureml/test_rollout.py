@@ -235,6 +235,76 @@ def test_what_this_made_is_deleted_where_azure_cannot_deploy_and_the_next_run_co
     assert azure.endpoints[name].traffic == {"blue": 100}
 
 
+# What Azure answers to a request; words of what is said; how often the deployment was asked for; whether later helps.
+REFUSED: dict[str, tuple[dict[str, Any], str, int, bool]] = {
+    "no-role-for-endpoint": (
+        {"path": "onlineEndpoints/[^/]+$", "status": 403, "code": "AuthorizationFailed"},
+        r"AuthorizationFailed.*→ give the identity the role",
+        0,
+        False,
+    ),
+    "no-quota": (
+        {"path": "/deployments/", "status": 400, "code": "OutOfQuota", "message": "Not enough quota"},
+        r"OutOfQuota: Not enough quota.*→ ask for more quota",
+        1,
+        False,
+    ),
+    "bad-argument": (
+        {"path": "/deployments/", "status": 400, "code": "BadArgument", "message": "no such instance type"},
+        r"BadArgument: no such instance type → check deployment_config and model_package",
+        1,
+        False,
+    ),
+    "no-secrets": (
+        {"path": "/deployments/", "status": 400, "code": "SecretsInjectionError", "message": "vault"},
+        r"SecretsInjectionError: vault → the endpoint's identity may not read the secrets",
+        1,
+        False,
+    ),
+    "limited": (
+        {"path": "/deployments/", "status": 429, "code": "TooManyRequests", "retry_after": 0.1},
+        r"TooManyRequests.*→ Azure limits requests; register again later",
+        3,
+        True,
+    ),
+    "expired": (
+        {"path": "/deployments/", "status": 401, "code": "ExpiredAuthenticationToken"},
+        r"ExpiredAuthenticationToken.*→ the token expired",
+        2,
+        False,
+    ),
+    "busy-for-ever": (
+        {"path": "/deployments/", "status": 409, "code": "Conflict", "message": "it is being changed"},
+        r"it is being changed → somebody else changes it; register again when that is done",
+        4,
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_azure_refuses_is_said_with_its_remedy_and_a_second_run_completes(
+    azure: FakeAzure,
+    connection: AzureMLConnection,
+    packings: dict[str, Packing],
+    monkeypatch: pytest.MonkeyPatch,
+    case: str,
+) -> None:
+    failing, words, times, is_transient = REFUSED[case]
+    azure.on_deploy = accept
+    monkeypatch.setattr(endpoints, "BUSY_TRIES", 3)
+    azure.fail(**{"method": "PUT", "message": "no", "times": 50, **failing})
+    since = len(azure.requests)
+    with pytest.raises(RegistrationFailed, match=words) as failed:
+        deploy(packings["right"], online(case, smoke_test=None), replace(connection, retries=0))
+    assert failed.value.is_transient == is_transient
+    assert len(asked(azure, "PUT", "/deployments/", since)) == times
+    assert case not in azure.endpoints
+    azure.faults.planned.clear()
+    deploy(packings["right"], online(case, smoke_test=None), connection)
+    assert azure.endpoints[case].traffic == {"blue": 100}
+
+
 def test_an_endpoint_that_was_there_is_kept_where_a_deployment_fails(
     azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
 ) -> None:
