@@ -74,7 +74,10 @@ class AzureMLDeployment(AzureMLPackaging):
         examples=["all", [10, 50, 100]],
     )
     step_interval_s: float = Field(
-        default=60.0, ge=0, description="Seconds between rising percentages; the endpoint is asked after each."
+        default=60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds between rising percentages; the endpoint is asked after each.",
     )
     old_deployments: Literal["keep", "delete"] = Field(
         default="keep", description="What becomes of deployments that had traffic, when this one has all of it."

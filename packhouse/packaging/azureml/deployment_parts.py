@@ -32,16 +32,30 @@ logger = logging.getLogger(__name__)
 
 
 class DeploymentParts:
-    """The parts of a package, which are those that were validated. `digest` is that of everything in it."""
+    """The parts of a package, which are those that were validated. `digest` is that of everything in it.
+
+    `payload` is what a scoring script of the user's is asked, which lies outside of the package.
+    """
 
     def __init__(self, packaging: "AzureMLDeployment", package: Path, flow_run: str | None) -> None:
-        """Look at the package. Raises RegistrationFailed where it is not what was validated."""
+        """Look at the package. Raises RegistrationFailed where it is not what was validated, or no payload can be read."""
         self._packaging, self._package, self._flow_run = packaging, package, flow_run
         self._manifest = Manifest.model_validate_json((package / MANIFEST_NAME).read_bytes())
         (self.packaged,) = self._manifest.candidates
         self._described: dict[str, Any] = json.loads((package / DEPLOYMENT_NAME).read_bytes())
         self.digest = measure(package / MANIFEST_NAME).sha256
         validated_digest(package, self._manifest, CODE_FOLDER)
+        self.payload = self._payload()
+
+    def _payload(self) -> bytes:
+        test = self._packaging.smoke_test
+        if test is None or test.payload is None:
+            return b""
+        try:
+            content = test.payload.read_bytes()
+            return json.dumps(json.loads(content)).encode() if self._packaging.is_online else content
+        except (OSError, ValueError) as error:
+            raise RegistrationFailed(f"smoke_test.payload cannot be read: {error} → put the file there again") from error
 
     def require_what_it_names(self, session: AzureMLSession) -> None:
         """Look for what is named and not made here. Raises RegistrationFailed where it is missing."""

@@ -9,15 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from packhouse.errors import Problem
 from packhouse.packaging.azureml.config_path import ConfigPath
-from packhouse.packaging.azureml.names import ASSET_NAME, IGNORE_FILES
+from packhouse.packaging.azureml.names import ASSET_NAME, IGNORE_FILES, asset_version
 from packhouse.packaging.azureml.scoring_script import problems_of
+from packhouse.packaging.azureml.versions import AUTO
 from packhouse.records import Record
 
 ServerType = Literal["AzureMLOnline", "AzureMLBatch"]
 ENVIRONMENT_ID = re.compile(r"azureml:(?P<name>[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}):(?P<version>[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254})")
 CURATED_ID = re.compile(r"azureml://registries/[^/]+/environments/[^/]+/(versions|labels)/[^/]+")
-ENDPOINT_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{2,31}")  # of endpoints and of deployments
+ENDPOINT_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")  # of endpoints and of deployments
 TARGET_WITH_VERSION = re.compile(r"\w+")
+VARIABLE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.-]*")
+MACHINE = r"^\S+$"  # a size or a cluster
 
 
 class InferencingServer(Record):
@@ -108,8 +111,8 @@ class ModelPackage(Record):
 
     @field_validator("target_environment_version", mode="before")
     @classmethod
-    def _version_may_be_a_number(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    def _version_is_one_of_azures(cls, value: Any) -> Any:
+        return None if value == AUTO else asset_version(value)
 
     @field_validator("base_environment_id")
     @classmethod
@@ -122,6 +125,13 @@ class ModelPackage(Record):
     @classmethod
     def _may_be_null(cls, value: Any) -> Any:
         return value or {}
+
+    @field_validator("environment_variables")
+    @classmethod
+    def _variables_have_names(cls, value: dict[str, str]) -> dict[str, str]:
+        if wrong := [name for name in value if not VARIABLE.fullmatch(name)]:
+            raise ValueError(f"{wrong[0]!r} cannot be the name of a variable; use letters, digits, underscores")
+        return value
 
 
 class Settings(BaseModel):
@@ -197,9 +207,14 @@ class DeploymentConfig(Record):
         description="Name of the deployment. Where it is taken by another content, the name ends in some of its digest.",
     )
     instance_type: str | None = Field(
-        default=None, description="Machine of an online deployment, which needs one.", examples=["Standard_DS3_v2"]
+        default=None,
+        pattern=MACHINE,
+        description="Machine of an online deployment, which needs one.",
+        examples=["Standard_DS3_v2"],
     )
-    compute: str | None = Field(default=None, description="Compute cluster of a batch deployment, which needs one.")
+    compute: str | None = Field(
+        default=None, pattern=MACHINE, description="Name of the compute cluster of a batch deployment, which needs one."
+    )
     instance_count: int = Field(default=1, ge=1, description="Number of machines.")
     mini_batch_size: int = Field(default=10, ge=1, description="Files that a batch deployment scores at a time.")
     extra_config: dict[str, Any] | None = Field(
@@ -214,7 +229,8 @@ class DeploymentConfig(Record):
     @classmethod
     def _is_a_name(cls, value: str) -> str:
         if not ENDPOINT_NAME.fullmatch(value):
-            raise ValueError(f"{value!r} is no name for it: use 3 to 32 letters, digits and dashes, and begin with a letter")
+            rule = "use 3 to 32 letters, digits and dashes, begin with a letter, and do not end with a dash"
+            raise ValueError(f"{value!r} is no name for it: {rule}")
         return value
 
     def settings(self, server: ServerType) -> OnlineSettings | BatchSettings:

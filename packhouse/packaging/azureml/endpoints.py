@@ -15,6 +15,7 @@ from packhouse.packaging.azureml.workspace import AzureMLSession
 Kind = Literal["online", "batch"]
 SUCCEEDED, FAILED = "Succeeded", "Failed"
 SETTLED = frozenset({SUCCEEDED, FAILED, "Canceled"})
+WAIT = "changes.wait"
 WAIT_S = 20.0  # for a change, before its progress is told
 BUSY_TRIES, BUSY_S = 40, 30.0  # while another change goes on
 MAX_NAME, SUFFIX = 32, 7
@@ -121,7 +122,7 @@ class RemoteEndpoint:
                 if error.failure.is_busy and waits and waited < BUSY_TRIES:
                     waited += 1
                     self.wait_for_others()
-                elif not error.failure.is_lost and tried < error.failure.retries:
+                elif error.failure.asked == WAIT and tried < error.failure.retries:  # else the session has tried again
                     tried += 1
                     self.session.sleep(error.failure.delay_s(tried))
                 else:
@@ -141,7 +142,7 @@ class RemoteEndpoint:
 
     def _wait(self, number: int, what: str, deployment: str | None) -> None:
         try:
-            self._repeat(what, lambda: self.session.ask_once("changes.wait", change=number, seconds=WAIT_S), pause_s=0.0)
+            self._repeat(what, lambda: self.session.ask_once(WAIT, change=number, seconds=WAIT_S), pause_s=0.0)
         except AzureFailed as error:
             if not error.failure.is_lost:
                 raise

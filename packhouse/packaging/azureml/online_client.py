@@ -14,9 +14,11 @@ from packhouse.packaging.inference_server.messages import JSON_LENGTH, read_answ
 from packhouse.packaging.inference_server.tensors import BadRequest
 from packhouse.packaging.job import PackagingJob
 from packhouse.packaging.manifest import PackagedCandidate
-from packhouse.verification.served import ServedModel
+from packhouse.verification.opened import Predictions
+from packhouse.verification.payload import Payload
+from packhouse.verification.served import ServedModel, batches, tensors
 
-MAX_JSON_BYTES = 1_500_000  # of a request to a managed online endpoint
+MAX_REQUEST_BYTES = 1_500_000  # to a managed online endpoint
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,25 @@ class OnlineClient:
 
 def _request(feed: Mapping[str, Array], outputs: Sequence[str]) -> tuple[bytes, dict[str, str]]:
     """Return a request as JSON, or as bytes where that cannot be."""
-    if sum(array.nbytes for array in feed.values()) <= MAX_JSON_BYTES:
+    if sum(array.nbytes for array in feed.values()) <= MAX_REQUEST_BYTES:
         with contextlib.suppress(ValueError):  # not finite
             body, headers = write_request(feed, outputs, as_bytes=False)
-            if len(body) <= MAX_JSON_BYTES:
+            if len(body) <= MAX_REQUEST_BYTES:
                 return body, headers
     return write_request(feed, outputs)
+
+
+class OnlineModel(ServedModel):
+    """A model that a managed online endpoint serves, in batches that are no larger than a request to it may be."""
+
+    def predict(self, payload: Payload, batch_size: int, samples: int | None = None) -> Predictions:
+        """Ask for the samples in batches. Raises VerificationFailed where they are not answered as the protocol says."""
+        first = next(iter(batches(self.candidate, payload, 1, 1)))
+        body, _ = write_request(first.feed, tensors(self.candidate))
+        return super().predict(payload, max(1, min(batch_size, MAX_REQUEST_BYTES // len(body))), samples)
 
 
 def online_model(packaged: PackagedCandidate, job: PackagingJob, client: OnlineClient) -> ServedModel:
     """Return the model of a deployment, to be run by asking it."""
     where = f"the deployment {client.deployment} of the online endpoint {client.endpoint}"
-    return ServedModel(packaged, where, client, job.candidate(packaged.digest))
+    return OnlineModel(packaged, where, client, job.candidate(packaged.digest))

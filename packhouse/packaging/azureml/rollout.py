@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml.batch_jobs import prepared_model, run_job
 from packhouse.packaging.azureml.deployment_parts import DeploymentParts
+from packhouse.packaging.azureml.deployment_settings import SmokeTest
 from packhouse.packaging.azureml.endpoints import (
     BUSY_TRIES,
     FAILED,
@@ -57,6 +57,8 @@ def roll_out(
             raise
         except RegistrationFailed as error:
             raise undo.undone(error) from error
+        except Exception as error:  # what was made costs money, whatever the reason
+            raise undo.undone(RegistrationFailed(f"{type(error).__name__}: {error}")) from error
 
 
 class Rollout:
@@ -75,8 +77,8 @@ class Rollout:
         endpoint = self._usable_endpoint()
         model = parts.registered_model(self._session)
         name = self._deployed(parts, model)
-        if not self._has_passed(endpoint, name):
-            self._ask(parts, name)
+        if self._packaging.smoke_test and not self._has_passed(endpoint, name):
+            self._ask(parts, self._packaging.smoke_test, name)
         self._route(parts, name)
         return (f"{endpoint.id}/deployments/{name}", model.id, endpoint.address)
 
@@ -108,20 +110,22 @@ class Rollout:
             name = name_of_deployment(endpoint, self._packaging.deployment_config.deployment_name, parts.digest)
             existing = endpoint.deployment(name)
             if existing and existing.state == SUCCEEDED:
+                self._undo.deployment = name
                 return name
             if existing and existing.state not in SETTLED:
                 self._endpoint.settle(f"waiting for {name} of {endpoint.name}", name)
                 continue
             entity = parts.entity(self._session, model)
-            self._undo.deployment = None if existing else name
+            self._undo.deployment, self._undo.made_deployment = name, existing is None
             try:
                 self._endpoint.change("deploy", f"deploying {name} to {endpoint.name}", waits=False, name=name, **entity)
             except AzureFailed as error:
                 if not error.failure.is_busy:
                     raise
-                self._undo.deployment = None
+                self._undo.deployment, self._undo.made_deployment = None, False
                 self._endpoint.wait_for_others()
-        raise RegistrationFailed(f"others keep changing the endpoint {self._endpoint.name} → register again later")
+        reason = f"others keep changing the endpoint {self._endpoint.name} → register again later"
+        raise RegistrationFailed(reason, is_transient=True)
 
     def _found(self) -> Endpoint:
         if endpoint := self._endpoint.find():
@@ -129,25 +133,24 @@ class Rollout:
         raise RegistrationFailed(f"somebody else deleted the endpoint {self._endpoint.name} → register again")
 
     def _has_passed(self, endpoint: Endpoint, name: str) -> bool:
-        """Whether a deployment of this content need not be asked: it has the traffic that it only gets when it was."""
-        traffic = self._packaging.traffic
-        has_its_traffic = traffic != "none" and not traffic_steps(endpoint.traffic, name, traffic)
-        return self._packaging.smoke_test is None or (name in endpoint.traffic and has_its_traffic)
+        """Whether a deployment need not be asked: on the endpoint as it was found, it had what it only gets when it was."""
+        existing, traffic = endpoint.deployment(name), self._packaging.traffic
+        has_traffic = traffic != "none" and name in endpoint.traffic and not traffic_steps(endpoint.traffic, name, traffic)
+        return existing is not None and existing.state == SUCCEEDED and has_traffic
 
-    def _ask(self, parts: DeploymentParts, name: str) -> None:
+    def _ask(self, parts: DeploymentParts, test: SmokeTest, name: str) -> None:
         """Ask the deployment, as smoke_test says. Raises RegistrationFailed where it does not answer as it should."""
-        test, store = self._packaging.smoke_test, self._workplace.store
-        assert test
+        store = self._workplace.store
         logger.info("asking %s of %s", name, self._endpoint.name)
         with self._scratch() as scratch:
             run = partial(run_job, self._session, self._endpoint.name, name)
             if test.payload and self._packaging.is_online:
-                request = json.loads(test.payload.read_bytes())
+                request = json.loads(parts.payload)
                 self._session.ask("online.invoke", endpoint=self._endpoint.name, deployment=name, request=request)
             elif test.payload:
                 requests = scratch / "requests"
                 requests.mkdir()
-                shutil.copyfile(test.payload, requests / test.payload.name)
+                (requests / test.payload.name).write_bytes(parts.payload)
                 run(requests, scratch / "answers")
             elif self._packaging.is_online:
                 client = OnlineClient(self._session, self._endpoint.name, name, scratch)
@@ -158,7 +161,7 @@ class Rollout:
 
     def _route(self, parts: DeploymentParts, name: str) -> None:
         """Give the deployment its traffic step by step, and delete those that had it before, if they are not to be kept."""
-        before = now = self._traffic()
+        before = now = self._undo.before = self._traffic()
         for number, wanted in enumerate(traffic_steps(now, name, self._packaging.traffic)):
             if number:
                 self._session.sleep(self._packaging.step_interval_s)
@@ -167,7 +170,7 @@ class Rollout:
                 raise RegistrationFailed(
                     f"somebody else changed the traffic of {self._endpoint.name} {changed} → register again"
                 )
-            self._undo.traffic = (before, wanted)
+            self._undo.given.append(wanted)
             what = f"giving {name} {wanted[name]} % of the traffic of {self._endpoint.name}"
             self._endpoint.change("route", what, traffic=wanted)
             now = wanted
@@ -175,11 +178,20 @@ class Rollout:
         self._undo.forget()  # from here on, nothing is half done
         if self._packaging.old_deployments == "delete" and now == {name: 100}:
             for old in sorted(before.keys() - {name}):
-                what = f"deleting {old} of {self._endpoint.name}, which had traffic before"
-                self._endpoint.change("delete_deployment", what, deployment=old)
+                self._delete(old, f"deleting {old} of {self._endpoint.name}, which had traffic before")
+
+    def _delete(self, old: str, what: str) -> None:
+        """Delete a deployment without traffic. No later run knows that it had some, so it is said that it is left."""
+        try:
+            self._endpoint.change("delete_deployment", what, deployment=old)
+        except StillGoingOn:
+            raise
+        except RegistrationFailed as error:
+            left = f"{old} of {self._endpoint.name}, which has no traffic any more, could not be deleted ({error})"
+            raise RegistrationFailed(f"{left} → delete it by hand") from error
 
     def _traffic(self) -> Mapping[str, int]:
-        return {name: percent for name, percent in self._found().traffic.items() if percent}
+        return self._found().traffic
 
     def _ask_by_traffic(self, parts: DeploymentParts, *, has_all: bool) -> None:
         """Ask an online endpoint as its users do; any deployment with traffic may answer, so answers count if one has all."""

@@ -1,7 +1,7 @@
 """Undoing a deployment that failed: only what was made for it, and the traffic as it was."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml.endpoints import Kind, RemoteEndpoint
@@ -14,25 +14,31 @@ SERVER_LOG = "inference server"
 
 @dataclass
 class Undo:
-    """What was made: a deployment by its name, the endpoint, and the traffic as it was and as it was left."""
+    """What was made: endpoint and deployment; the traffic as it was `before`, and all that was `given` in its place.
+
+    A deployment that was there already is named too, for its logs, and is not deleted.
+    """
 
     connection: AzureMLConnection
     kind: Kind
     endpoint: str
     made_endpoint: bool = False
     deployment: str | None = None
-    traffic: tuple[Mapping[str, int], Mapping[str, int]] | None = None
+    made_deployment: bool = False
+    before: Mapping[str, int] = field(default_factory=dict)
+    given: list[Mapping[str, int]] = field(default_factory=list)
 
     def forget(self) -> None:
         """Take it that all is well: nothing is to be undone."""
-        self.made_endpoint, self.deployment, self.traffic = False, None, None
+        self.made_endpoint, self.made_deployment, self.deployment = False, False, None
+        self.given.clear()
 
     def undone(self, error: RegistrationFailed) -> RegistrationFailed:
         """Undo it, and return the error with the logs of the deployment, and with what could not be undone.
 
         It takes a session of its own, for the other may have ended with the error.
         """
-        if not (self.made_endpoint or self.deployment or self.traffic):
+        if not (self.made_endpoint or self.deployment):
             return error
         logs, said = dict(error.logs), [str(error)]
         try:
@@ -61,9 +67,7 @@ class Undo:
         if self.made_endpoint and {item.name for item in found.deployments} <= {self.deployment}:
             remote.change("delete", f"deleting the endpoint {self.endpoint}, which was made for it")
             return
-        if self.traffic:
-            before, left = self.traffic
-            if dict(found.traffic) == dict(left):  # or else somebody else has changed it since
-                remote.change("route", f"putting the traffic of {self.endpoint} back", traffic=dict(before))
-        if self.deployment and found.deployment(self.deployment):
+        if found.traffic in self.given:  # or else it is as it was, or somebody else has changed it since
+            remote.change("route", f"putting the traffic of {self.endpoint} back", traffic=dict(self.before))
+        if self.made_deployment and self.deployment and found.deployment(self.deployment):
             remote.change("delete_deployment", f"deleting {self.deployment} of {self.endpoint}", deployment=self.deployment)

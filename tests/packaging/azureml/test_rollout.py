@@ -5,21 +5,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from packhouse.errors import RegistrationFailed
-from packhouse.packaging.azureml import endpoints
+from packhouse.packaging.azureml import endpoints, online_client, rollout
 from packhouse.packaging.azureml.deployment import AzureMLDeployment
 from packhouse.packaging.azureml.workspace import AzureMLConnection, AzureMLSession
 from tests.azure_workspaces import connect, files, uploaded
-from tests.fakes.azure import FakeAzure, container_crash, image_build_failure, out_of_quota, why_unavailable
+from tests.classifiers import points
+from tests.fakes.azure import FakeAzure, accept, container_crash, image_build_failure, out_of_quota, why_unavailable
 from tests.fakes.azure.endpoints import Deployment
-from tests.packaging_jobs import CPU, EXACT, NEAR, Grades, Packing, make_packing
+from tests.packaging_jobs import CPU, EXACT, NEAR, Grades, Packing, make_packing, predict
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(why_unavailable()), reason=str(why_unavailable()))]
 
@@ -61,21 +63,19 @@ def connection(azure: FakeAzure, session: AzureMLSession, monkeypatch: pytest.Mo
     azure.faults.planned.clear()
     azure.on_deploy = azure.serve
     azure.on_batch_deploy = azure.score.check
-    yield Connected(**vars(session.connection)).using(session)
+    yield Connected(**vars(session.connection), shared=(session._process, session._log, threading.Lock()))
     assert not azure.violations
 
 
+@dataclass(frozen=True)
 class Connected(AzureMLConnection):
-    """A workspace that is connected to already, and for whose retries nobody waits."""
+    """A workspace that is connected to already, one request at a time, and for whose retries nobody waits."""
 
-    def using(self, session: AzureMLSession) -> Self:
-        """Use the process of a session for all others, one request at a time."""
-        object.__setattr__(self, "shared", (session._process, session._log, threading.Lock()))
-        return self
+    shared: Any = None
 
     @contextmanager
     def session(self, sleep: Callable[[float], None] = lambda seconds: time.sleep(min(seconds, 0.2))) -> Iterator[Any]:
-        process, log, lock = self.shared  # type: ignore[attr-defined]
+        process, log, lock = self.shared
         session = AzureMLSession(self, process, log, sleep)
         ask_once = session.ask_once
 
@@ -104,13 +104,6 @@ def deploy(packing: Packing, packaging: AzureMLDeployment, connection: AzureMLCo
     """Make a package and deploy it."""
     workplace = replace(packing.workplace, connect={"azureml-workspace/default": connection}.__getitem__, flow_run="run-1")
     return tuple(packaging.register(packing.create(packaging), packing.job, workplace))
-
-
-def hurry(connection: AzureMLConnection, timeout_s: float) -> AzureMLConnection:
-    """Return the same workspace, whose operations may take less time."""
-    hurried = replace(connection, timeout_s=timeout_s)
-    object.__setattr__(hurried, "shared", vars(connection)["shared"])
-    return hurried
 
 
 def nothing(_: Any) -> None:
@@ -150,6 +143,39 @@ def test_the_best_candidate_is_registered_deployed_asked_and_gets_all_traffic(
     since = len(azure.requests)
     assert deploy(packings["right"], packaging, connection) == places
     assert asked(azure, "PUT", "", since) == []
+
+
+def test_requests_are_no_larger_than_an_endpoint_takes(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(online_client, "MAX_REQUEST_BYTES", 1000)
+    since = len(azure.requests)
+    deploy(packings["right"], online("small"), connection)
+    sizes = [len(request.content) for request in azure.requests[since:] if request.path == "/score"]
+    assert max(sizes) <= 1000
+    assert len(sizes) > 5
+
+
+def test_a_request_too_large_for_json_is_sent_and_answered_in_bytes(
+    azure: FakeAzure,
+    connection: AzureMLConnection,
+    packings: dict[str, Packing],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(online_client, "MAX_REQUEST_BYTES", 1000)
+    deploy(packings["right"], online("bytes", smoke_test=None), connection)
+    samples, _ = points()
+    model = packings["right"].create(online("bytes")) / "model" / "model.onnx"
+    expected = predict(model, samples)
+    since = len(azure.requests)
+    with connection.session() as session:
+        client = online_client.OnlineClient(session, "bytes", "blue", tmp_path)
+        answered = client.infer({"x": samples}, list(expected))
+    (request,) = (request for request in azure.requests[since:] if request.path == "/score")
+    assert request.headers["content-type"] == "application/octet-stream"
+    for name, values in expected.items():
+        np.testing.assert_array_equal(answered[name], values)
 
 
 def test_another_candidate_takes_the_traffic_step_by_step_and_the_old_one_is_deleted(
@@ -229,6 +255,76 @@ def test_what_this_made_is_deleted_where_azure_cannot_deploy_and_the_next_run_co
     assert azure.endpoints[name].traffic == {"blue": 100}
 
 
+# What Azure answers to a request; words of what is said; how often the deployment was asked for; whether later helps.
+REFUSED: dict[str, tuple[dict[str, Any], str, int, bool]] = {
+    "no-role-for-endpoint": (
+        {"path": "onlineEndpoints/[^/]+$", "status": 403, "code": "AuthorizationFailed"},
+        r"AuthorizationFailed.*→ give the identity the role",
+        0,
+        False,
+    ),
+    "no-quota": (
+        {"path": "/deployments/", "status": 400, "code": "OutOfQuota", "message": "Not enough quota"},
+        r"OutOfQuota: Not enough quota.*→ ask for more quota",
+        1,
+        False,
+    ),
+    "bad-argument": (
+        {"path": "/deployments/", "status": 400, "code": "BadArgument", "message": "no such instance type"},
+        r"BadArgument: no such instance type → check deployment_config and model_package",
+        1,
+        False,
+    ),
+    "no-secrets": (
+        {"path": "/deployments/", "status": 400, "code": "SecretsInjectionError", "message": "vault"},
+        r"SecretsInjectionError: vault → the endpoint's identity may not read the secrets",
+        1,
+        False,
+    ),
+    "limited": (
+        {"path": "/deployments/", "status": 429, "code": "TooManyRequests", "retry_after": 0.1},
+        r"TooManyRequests.*→ Azure limits requests; register again later",
+        3,
+        True,
+    ),
+    "expired": (
+        {"path": "/deployments/", "status": 401, "code": "ExpiredAuthenticationToken"},
+        r"ExpiredAuthenticationToken.*→ the token expired",
+        2,
+        False,
+    ),
+    "busy-for-ever": (
+        {"path": "/deployments/", "status": 409, "code": "Conflict", "message": "it is being changed"},
+        r"others keep changing the endpoint busy-for-ever → register again later",
+        3,
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_azure_refuses_is_said_with_its_remedy_and_a_second_run_completes(
+    azure: FakeAzure,
+    connection: AzureMLConnection,
+    packings: dict[str, Packing],
+    monkeypatch: pytest.MonkeyPatch,
+    case: str,
+) -> None:
+    failing, words, times, is_transient = REFUSED[case]
+    azure.on_deploy = accept
+    monkeypatch.setattr(rollout, "BUSY_TRIES", 3)
+    azure.fail(**{"method": "PUT", "message": "no", "times": 50, **failing})
+    since = len(azure.requests)
+    with pytest.raises(RegistrationFailed, match=words) as failed:
+        deploy(packings["right"], online(case, smoke_test=None), replace(connection, retries=0))
+    assert failed.value.is_transient == is_transient
+    assert len(asked(azure, "PUT", "/deployments/", since)) == times
+    assert case not in azure.endpoints
+    azure.faults.planned.clear()
+    deploy(packings["right"], online(case, smoke_test=None), connection)
+    assert azure.endpoints[case].traffic == {"blue": 100}
+
+
 def test_an_endpoint_that_was_there_is_kept_where_a_deployment_fails(
     azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
 ) -> None:
@@ -282,7 +378,7 @@ def test_a_change_that_takes_too_long_is_left_alone_and_the_next_run_goes_on_wit
         azure.serve(deployment)
 
     azure.on_deploy = deploy_late
-    hurried = hurry(connection, 5.0)
+    hurried = replace(connection, timeout_s=5.0)
     with pytest.raises(RegistrationFailed, match=r"is not done after 5 s, and goes on in Azure ML → register again"):
         deploy(packings["right"], online("late"), hurried)
     assert "blue" in azure.endpoints["late"].deployments
@@ -326,6 +422,98 @@ def test_traffic_that_somebody_else_changes_is_not_overwritten(
     azure.on_endpoint(nothing)
     assert endpoint.traffic == {"blue": 100}
     assert list(endpoint.deployments) == ["blue"]
+
+
+@pytest.mark.parametrize("fails_at", [80, 50])
+def test_traffic_is_put_back_whichever_step_fails(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], fails_at: int
+) -> None:
+    azure.on_deploy = accept
+    name = f"steps-{fails_at}"
+    deploy(packings["right"], online(name, smoke_test=None), connection)
+
+    def fail_next(endpoint: Any) -> None:
+        if endpoint.traffic.get("blue") == fails_at:
+            azure.fail("PUT", f"onlineEndpoints/{name}$", status=400, code="BadRequest", message="not this one")
+
+    azure.on_endpoint(fail_next)
+    changed = online(name, model_version="auto", smoke_test=None, traffic=[20, 50, 100])
+    with pytest.raises(RegistrationFailed, match="not this one") as failed:
+        deploy(packings["other"], changed, connection)
+    azure.on_endpoint(nothing)
+    assert "could not be undone" not in str(failed.value)
+    assert azure.endpoints[name].traffic == {"blue": 100}
+    assert list(azure.endpoints[name].deployments) == ["blue"]
+
+
+def test_an_old_deployment_that_cannot_be_deleted_is_said_to_be_left_and_traffic_stays_with_the_new_one(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    azure.on_deploy = accept
+    deploy(packings["right"], online("leftover", smoke_test=None), connection)
+    azure.fail("DELETE", "leftover/deployments", status=503, code="ServiceUnavailable", message="busy", times=50)
+    changed = online("leftover", model_version="auto", smoke_test=None, old_deployments="delete")
+    with pytest.raises(RegistrationFailed, match=r"^blue of leftover.*could not be deleted.*→ delete it by hand") as failed:
+        deploy(packings["other"], changed, connection)
+    assert not failed.value.is_transient  # a later attempt would take it that all is done
+    (green,) = azure.endpoints["leftover"].deployments.keys() - {"blue"}
+    assert azure.endpoints["leftover"].traffic == {green: 100}
+
+
+def test_a_deployment_that_failed_with_its_traffic_is_made_anew_and_asked_again_and_its_log_is_told(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    azure.on_deploy = accept
+    deploy(packings["right"], online("wilted", smoke_test=None), connection)
+    blue = azure.endpoints["wilted"].deployments["blue"]
+    blue.state = "Failed"
+    azure.on_deploy = container_crash("Traceback\nRuntimeError: no seeds\n")
+    with pytest.raises(RegistrationFailed, match=r"RuntimeError: no seeds") as failed:
+        deploy(packings["right"], online("wilted"), connection)
+    assert "no seeds" in failed.value.logs["inference server"]
+    azure.on_deploy = accept  # as if it ran, but nothing answers
+    with pytest.raises(RegistrationFailed, match=r"the smoke test failed: "):
+        deploy(packings["right"], online("wilted"), connection)
+    assert azure.endpoints["wilted"].traffic == {"blue": 100}
+
+
+def test_a_payload_that_is_gone_is_said_before_anything_is_made(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], tmp_path: Path
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "own.py").write_text("def init(): ...\ndef run(data): return data\n")
+    server = {"code_folder": tmp_path / "code", "scoring_script": "own.py"}
+    gone = {"payload": tmp_path / "gone.json"}
+    since = len(azure.requests)
+    with pytest.raises(RegistrationFailed, match=r"smoke_test.payload cannot be read: .*gone.json"):
+        deploy(packings["right"], online("payless", model_package={"inferencing_server": server}, smoke_test=gone), connection)
+    assert len(azure.requests) == since
+
+
+def test_what_was_made_is_deleted_where_packhouse_itself_fails(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    azure.on_deploy = accept
+    packing = packings["right"]
+    folder = packing.create(online("broken"))
+    workplace = replace(packing.workplace, connect={"azureml-workspace/default": connection}.__getitem__)
+    lost = replace(workplace, scratch=workplace.scratch / "not-there")
+    with pytest.raises(RegistrationFailed, match="FileNotFoundError"):
+        online("broken").register(folder, packing.job, lost)
+    assert "broken" not in azure.endpoints
+
+
+def test_a_batch_endpoint_without_a_default_has_none_again_where_the_new_one_cannot_be(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    deploy(packings["right"], batch("undecided", smoke_test=None, traffic="none"), connection)
+    with connection.session() as session:
+        endpoint = endpoints.RemoteEndpoint(session, "batch", "undecided")
+        endpoint.change("route", "making it the default", traffic={"nightly": 100})
+        endpoint.change("route", "putting it back", traffic={})
+        found = endpoint.find()
+    assert found
+    assert found.traffic == {}
 
 
 def test_a_script_of_the_users_is_asked_with_its_payload(

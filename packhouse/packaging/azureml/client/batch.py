@@ -53,10 +53,9 @@ class BatchEndpoints:
         return self._changes.begun(self._client.batch_endpoints.begin_create_or_update(found))
 
     def route(self, endpoint: str, traffic: dict[str, int]) -> int:
-        """Begin to make a deployment the default one: that which is to have all traffic."""
-        (default,) = traffic
+        """Begin to make a deployment the default one: that which is to have all traffic; or none, where none has."""
         found = self._client.batch_endpoints.get(endpoint)
-        found.defaults = {"deployment_name": default}
+        found.defaults = {"deployment_name": next(iter(traffic), None)}
         return self._changes.begun(self._client.batch_endpoints.begin_create_or_update(found))
 
     def deploy(

@@ -33,7 +33,8 @@ class OnlineEndpoints:
         """Use a client that has logged in."""
         self._client, self._changes = client, changes
         self._asked: dict[str, tuple[str, str]] = {}
-        self._http: PipelineClient[Any, Any] = PipelineClient("")
+        # Without policies, for one of the default ones fails on every answer that is neither JSON nor XML.
+        self._http: PipelineClient[Any, Any] = PipelineClient("", policies=[])
 
     def find(self, endpoint: str) -> dict[str, Any] | None:
         """Return what there is of an endpoint; None where it is not there."""
@@ -46,7 +47,7 @@ class OnlineEndpoints:
             "id": found.id,
             "state": found.provisioning_state,
             "address": found.scoring_uri,
-            "traffic": {name: int(percent) for name, percent in (found.traffic or {}).items()},
+            "traffic": {name: int(percent) for name, percent in (found.traffic or {}).items() if percent},
             "deployments": [
                 {"name": item.name, "state": item.provisioning_state, "tags": dict(item.tags or {})} for item in deployments
             ],
