@@ -137,7 +137,7 @@ def test_the_best_candidate_is_registered_deployed_asked_and_gets_all_traffic(
     assert files(fetched) == files(folder / "code")
     assert properties["instanceType"] == "Standard_DS3_v2"
     assert endpoint.deployments["blue"].tracked["tags"]["packhouse.flow_run"] == "run-1"
-    (environment,) = azure.environments["olive-target-environment"].values()
+    environment = azure.environments[properties["environmentId"].split("/")[-3]][properties["environmentId"].split("/")[-1]]
     assert yaml.safe_load(environment["condaFile"]) == yaml.safe_load((folder / "environment" / "conda.yaml").read_text())
 
     since = len(azure.requests)
@@ -551,9 +551,8 @@ def test_an_environment_of_the_workspace_is_used_and_has_to_be_there(
     with pytest.raises(RegistrationFailed, match=r"has no environment absent with version 7 → check model_package"):
         deploy(packings["right"], online("based", model_package={"base_environment_id": "azureml:absent:7"}), connection)
     assert "based" not in azure.endpoints
-    deploy(packings["right"], online("base", smoke_test=None), connection)
-    version = max(azure.environments["olive-target-environment"])
-    base = {"base_environment_id": f"azureml:olive-target-environment:{version}"}
+    deploy(packings["right"], online("base", model_package={"target_environment": "basis"}, smoke_test=None), connection)
+    base = {"base_environment_id": "azureml:basis:1"}
     deploy(packings["right"], online("based", model_package=base), connection)
     assert azure.endpoints["based"].traffic == {"blue": 100}
 
@@ -561,8 +560,8 @@ def test_an_environment_of_the_workspace_is_used_and_has_to_be_there(
 def test_a_model_package_is_made_and_deployed_where_that_is_wanted(
     azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
 ) -> None:
-    deploy(packings["right"], online("basis", smoke_test=None), connection)
-    package = {"base_environment_id": "azureml:olive-target-environment:1", "target_environment": "packed"}
+    deploy(packings["right"], online("found", model_package={"target_environment": "found"}, smoke_test=None), connection)
+    package = {"base_environment_id": "azureml:found:1", "target_environment": "packed"}
     deploy(packings["right"], online("packed", strategy="model_package", model_package=package), connection)
     properties = azure.endpoints["packed"].deployments["blue"].properties
     assert "packed" in properties["environmentId"]
