@@ -131,7 +131,10 @@ def prepare(config: PackhouseConfig) -> Prepared:
 
 
 def _check_surroundings(config: PackhouseConfig) -> None:
-    problems = [problem for index, packaging in enumerate(config.packaging) for problem in _problems_of(packaging, index)]
+    specs = [accelerator.spec for accelerator in config.accelerators]
+    problems = [
+        problem for index, packaging in enumerate(config.packaging) for problem in _problems_of(packaging, index, specs)
+    ]
     if config.signing and config.signing.key_file:
         try:
             read_signing_key(config.signing.key_file, f"signing.key_file = {config.signing.key_file}")
@@ -147,11 +150,15 @@ def _check_surroundings(config: PackhouseConfig) -> None:
             load_function(metric.user_config.function, f"metrics[{index}].user_config.function")
 
 
-def _problems_of(packaging: Packaging, index: int) -> Sequence[Problem]:
+def _problems_of(packaging: Packaging, index: int, specs: Sequence[str]) -> Sequence[Problem]:
     where = f"packaging[{index}]"
     try:
         with asking(packaging, "problems", index):
-            return [Problem(f"{where}.{found.where}", found.what, found.remedy) for found in packaging.problems()]
+            found = [Problem(f"{where}.{item.where}", item.what, item.remedy) for item in packaging.problems()]
+        with asking(packaging, "accelerators", index):
+            unknown = [spec for spec in packaging.accelerators() if spec not in specs]
+        remedy = f"name one of {', '.join(specs)}"
+        return [*found, *(Problem(where, f"names the accelerator {spec!r}, which is not there", remedy) for spec in unknown)]
     except InputError as error:
         return error.problems
 

@@ -142,6 +142,10 @@ class Packaging(Record):
         """Return, as JSON, what beside job and settings the package depends on, such as versions here; by default nothing."""
         return None
 
+    def accelerators(self) -> Sequence[str]:
+        """Return the accelerators that the configuration names, each of which a run has to have; by default none."""
+        return ()
+
     def problems(self) -> Sequence[Problem]:
         """Return what can be known to be wrong before any work starts; `where` is relative to this configuration."""
         return ()

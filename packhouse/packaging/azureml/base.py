@@ -41,9 +41,9 @@ class AzureMLPackaging(Packaging):
     @field_validator("workspace")
     @classmethod
     def _workspace_has_its_type(cls, value: str | None) -> str | None:
-        if value is None or value.startswith(f"{BLOCK_TYPE}/"):
+        if value is None or (value.startswith(f"{BLOCK_TYPE}/") and value != f"{BLOCK_TYPE}/"):
             return value
-        if "/" in value:
+        if "/" in value or not value.strip():
             raise ValueError(f"{value!r} is no Azure ML workspace; write {BLOCK_TYPE}/<name of the block>")
         return f"{BLOCK_TYPE}/{value}"
 

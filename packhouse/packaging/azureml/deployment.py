@@ -179,6 +179,10 @@ class AzureMLDeployment(AzureMLPackaging):
         numpy = metadata.version("numpy")
         return {"files": {name: content.artifact.sha256 for name, content in own.items()}, "numpy": numpy}
 
+    def accelerators(self) -> Sequence[str]:
+        """Return the accelerator that is chosen, if one is."""
+        return (self.accelerator,) if self.accelerator else ()
+
     def problems(self) -> Sequence[Problem]:
         """Say what is wrong with the user's own files, and whether something that is needed is not installed."""
         found = [*super().problems()]

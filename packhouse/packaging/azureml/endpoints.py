@@ -14,7 +14,8 @@ from packhouse.packaging.azureml.workspace import AzureMLSession
 
 Kind = Literal["online", "batch"]
 SUCCEEDED, FAILED = "Succeeded", "Failed"
-SETTLED = frozenset({SUCCEEDED, FAILED, "Canceled"})
+BROKEN = frozenset({FAILED, "Canceled"})
+SETTLED = BROKEN | {SUCCEEDED}
 WAIT = "changes.wait"
 WAIT_S = 20.0  # for a change, before its progress is told
 BUSY_TRIES, BUSY_S = 40, 30.0  # while another change goes on

@@ -1,6 +1,5 @@
 """Asking a deployment of an online endpoint."""
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from packhouse.verification.payload import Payload
 from packhouse.verification.served import ServedModel, batches, tensors
 
 MAX_REQUEST_BYTES = 1_500_000  # to a managed online endpoint
+NOT_IN_JSON = 422  # the status where an output has values that JSON cannot hold
 
 
 @dataclass(frozen=True)
@@ -51,27 +51,45 @@ class OnlineClient:
         return
 
     def _infer(self, feed: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        body, headers = _request(feed, outputs)
-        is_single = all(len(array) == 1 for array in feed.values() if array.ndim)
-        if self.deployment and is_single and JSON_LENGTH not in headers:
-            request = json.loads(body)
-            told = self.session.ask("online.invoke", endpoint=self.endpoint, deployment=self.deployment, request=request)
-            return read_answer(told.encode(), None)
+        if (body := _as_json(feed, outputs)) is not None:
+            try:
+                return self._answer_to_json(body, is_single=all(len(array) == 1 for array in feed.values() if array.ndim))
+            except AzureFailed as error:
+                if error.failure.status != NOT_IN_JSON:
+                    raise
+        body, headers = write_request(feed, outputs)
+        return self._post(body, headers)
+
+    def _answer_to_json(self, body: bytes, *, is_single: bool) -> dict[str, Array]:
+        if not (self.deployment and is_single):
+            return self._post(body, {"Content-Type": "application/json"})
+        request = json.loads(body)
+        told = self.session.ask("online.invoke", endpoint=self.endpoint, deployment=self.deployment, request=request)
+        return read_answer(told.encode(), None)
+
+    def _post(self, body: bytes, headers: Mapping[str, str]) -> dict[str, Array]:
         path, answer = self.scratch / "request", self.scratch / "answer"
         path.write_bytes(body)
-        files = {"path": str(path), "answer_path": str(answer)}
-        told = self.session.ask("online.post", endpoint=self.endpoint, deployment=self.deployment, headers=headers, **files)
+        told = self.session.ask(
+            "online.post",
+            endpoint=self.endpoint,
+            deployment=self.deployment,
+            headers=headers,
+            path=str(path),
+            answer_path=str(answer),
+        )
         return read_answer(answer.read_bytes(), told.get(JSON_LENGTH.lower()))
 
 
-def _request(feed: Mapping[str, Array], outputs: Sequence[str]) -> tuple[bytes, dict[str, str]]:
-    """Return a request as JSON, or as bytes where that cannot be."""
-    if sum(array.nbytes for array in feed.values()) <= MAX_REQUEST_BYTES:
-        with contextlib.suppress(ValueError):  # not finite
-            body, headers = write_request(feed, outputs, as_bytes=False)
-            if len(body) <= MAX_REQUEST_BYTES:
-                return body, headers
-    return write_request(feed, outputs)
+def _as_json(feed: Mapping[str, Array], outputs: Sequence[str]) -> bytes | None:
+    """Return a request as JSON; None where that is too large for an endpoint, or cannot hold the values."""
+    if sum(array.nbytes for array in feed.values()) > MAX_REQUEST_BYTES:
+        return None
+    try:
+        body, _ = write_request(feed, outputs, as_bytes=False)
+    except ValueError:  # not finite
+        return None
+    return body if len(body) <= MAX_REQUEST_BYTES else None
 
 
 class OnlineModel(ServedModel):

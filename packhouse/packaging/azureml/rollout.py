@@ -14,8 +14,8 @@ from packhouse.packaging.azureml.batch_jobs import prepared_model, run_job
 from packhouse.packaging.azureml.deployment_parts import DeploymentParts
 from packhouse.packaging.azureml.deployment_settings import SmokeTest
 from packhouse.packaging.azureml.endpoints import (
+    BROKEN,
     BUSY_TRIES,
-    FAILED,
     SETTLED,
     SUCCEEDED,
     Endpoint,
@@ -84,20 +84,34 @@ class Rollout:
 
     def _usable_endpoint(self) -> Endpoint:
         """Return the endpoint, which is made where it is missing, or made anew where it failed and that is wanted."""
-        endpoint, name = self._endpoint.find(), self._endpoint.name
-        if endpoint and endpoint.state != FAILED:
+        endpoint, what = self._endpoint.find(), f"the {self._endpoint.kind} endpoint {self._endpoint.name}"
+        if endpoint and endpoint.state not in BROKEN:
             return endpoint
         if endpoint is None:
-            self._undo.made_endpoint = True
-            self._endpoint.change("create", f"making the {self._endpoint.kind} endpoint {name}", tags={"packhouse": "made"})
+            self._make_endpoint(what)
         elif self._packaging.failed_endpoint == "repair":
-            self._endpoint.change("repair", f"repairing the endpoint {name}")
+            self._endpoint.change("repair", f"repairing {what}")
         else:
             remedy = "set failed_endpoint to repair, to make it anew as it is, or delete it"
-            raise RegistrationFailed(f"the {self._endpoint.kind} endpoint {name} is in the state {FAILED} → {remedy}")
-        if (made := self._endpoint.find()) is None or made.state == FAILED:
-            raise RegistrationFailed(f"the endpoint {name} is not there after it was made → register again")
+            raise RegistrationFailed(f"{what} is in the state {endpoint.state} → {remedy}")
+        if (made := self._endpoint.find()) is None or made.state in BROKEN:
+            raise RegistrationFailed(f"{what} is not there after it was made → register again")
         return made
+
+    def _make_endpoint(self, what: str) -> None:
+        """Make the endpoint, or wait for who is making it."""
+        tags = {"packhouse.flow_run": self._workplace.flow_run} if self._workplace.flow_run else {}
+        self._undo.made_endpoint = True
+        try:
+            self._endpoint.change("create", f"making {what}", waits=False, tags=tags)
+        except AzureFailed as error:
+            if not error.failure.is_busy:
+                raise
+            self._undo.made_endpoint = False
+            if self._endpoint.find() is None:
+                remedy = "its name is taken in this region of Azure; choose another endpoint_name"
+                raise RegistrationFailed(f"{what} cannot be made ({error.failure.message}) → {remedy}") from error
+            self._endpoint.settle(f"waiting for {what}", None)
 
     def _deployed(self, parts: DeploymentParts, model: AssetVersion) -> str:
         """Return the name of the deployment of this content, which is made where there is none.
@@ -165,16 +179,16 @@ class Rollout:
         for number, wanted in enumerate(traffic_steps(now, name, self._packaging.traffic)):
             if number:
                 self._session.sleep(self._packaging.step_interval_s)
-            if (found := self._traffic()) != now:
-                changed = f"from {dict(now)} to {dict(found)}"
-                raise RegistrationFailed(
-                    f"somebody else changed the traffic of {self._endpoint.name} {changed} → register again"
-                )
+            self._require_traffic(now)
             self._undo.given.append(wanted)
             what = f"giving {name} {wanted[name]} % of the traffic of {self._endpoint.name}"
             self._endpoint.change("route", what, traffic=wanted)
             now = wanted
-            self._ask_by_traffic(parts, has_all=now == {name: 100})
+            try:
+                self._ask_by_traffic(parts, has_all=now == {name: 100})
+            except RegistrationFailed:
+                self._require_traffic(now)  # or else others answered
+                raise
         self._undo.forget()  # from here on, nothing is half done
         if self._packaging.old_deployments == "delete" and now == {name: 100}:
             for old in sorted(before.keys() - {name}):
@@ -189,6 +203,12 @@ class Rollout:
         except RegistrationFailed as error:
             left = f"{old} of {self._endpoint.name}, which has no traffic any more, could not be deleted ({error})"
             raise RegistrationFailed(f"{left} → delete it by hand") from error
+
+    def _require_traffic(self, left: Mapping[str, int]) -> None:
+        """Raise RegistrationFailed where the traffic is not as it was left."""
+        if (found := self._traffic()) != left:
+            changed = f"the traffic of {self._endpoint.name} from {dict(left)} to {dict(found)}"
+            raise RegistrationFailed(f"somebody else changed {changed} → register again")
 
     def _traffic(self) -> Mapping[str, int]:
         return self._found().traffic

@@ -71,6 +71,7 @@ def test_an_olive_configuration_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"workspace": ""}, "is no Azure ML workspace"),
         ({"registry_name": "shared"}, "registry_name is not supported"),
         ({"model_name": "ü"}, "cannot be the name of a model"),
         ({"model_version": "1.2"}, "cannot be a version"),
@@ -156,6 +157,7 @@ def test_files_that_are_wrong_are_found_before_any_work(tmp_path: Path) -> None:
         "model_package": {"inferencing_server": {"code_folder": "code", "scoring_script": "own.py"}},
         "environment": {"conda_file": "conda.yaml"},
         "smoke_test": {"payload": "payload.json"},
+        "accelerator": "npu-x",
     }
     with pytest.raises(InputError) as refused:
         prepare(load_config(write_job(tmp_path, packaging=packaging)))
@@ -163,6 +165,7 @@ def test_files_that_are_wrong_are_found_before_any_work(tmp_path: Path) -> None:
     assert "defines no run()" in found["packaging[0].model_package.inferencing_server.scoring_script"]
     assert ".amlignore" in found["packaging[0].model_package.inferencing_server.code_folder"]
     assert "no list of dependencies" in found["packaging[0].environment.conda_file"]
+    assert found["packaging[0]"] == "names the accelerator 'npu-x', which is not there"
     assert "is missing" in found["packaging[0].deployment_config.instance_type"]
     assert "is no JSON" in found["packaging[0].smoke_test.payload"]
 

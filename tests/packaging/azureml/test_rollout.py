@@ -406,6 +406,25 @@ def test_an_endpoint_that_failed_is_reported_or_repaired(
         assert azure.endpoints[name].state == "Succeeded"
 
 
+def test_the_name_of_an_endpoint_that_is_taken_elsewhere_is_said_to_be(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    azure.fail("PUT", "onlineEndpoints/taken", status=409, code="Conflict", message="in use", times=1)
+    with pytest.raises(RegistrationFailed, match=r"cannot be made .*in use.* → its name is taken .*choose another"):
+        deploy(packings["right"], online("taken"), connection)
+    assert "taken" not in azure.endpoints
+
+
+def test_outputs_that_json_cannot_hold_are_asked_for_as_bytes(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    azure.fail("POST", "unfit.*/score", status=422, code="Unprocessable", message="not finite", times=1)
+    since = len(azure.requests)
+    deploy(packings["right"], online("unfit"), connection)
+    sent = [request for request in azure.requests[since:] if request.path.endswith("/score")]
+    assert [request.headers["content-type"] for request in sent[:2]] == ["application/json", "application/octet-stream"]
+
+
 def test_traffic_that_somebody_else_changes_is_not_overwritten(
     azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
 ) -> None:
