@@ -1,6 +1,10 @@
 """An MLflow model folder, opened with MLflow: what it predicts, in which environment, and what is refused."""
 
+import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pytest
 
 from packhouse.errors import EvaluationFailed, VerificationFailed
 from packhouse.packaging.mlflow.model import MLflowModel
+from packhouse.packaging.mlflow.opened import _python
 from packhouse.verification.payload import Payload
 from packhouse.verification.score import score
 from packhouse.verification.validate import validate
@@ -21,8 +26,18 @@ MLFLOW = MLflowModel(name="best")
 ANY_NAME = {CPU: {"model": (1.0, 1.0)}}
 
 
-def opened(packing: Packing, package: Path) -> Any:
-    return MLFLOW.open(package, packing.job, packing.workplace)
+CACHE = Path(tempfile.gettempdir(), f"packhouse-mlflow-{os.getpid()}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache() -> Iterator[None]:
+    """One cache for all tests, so that what models require is installed once."""
+    yield
+    shutil.rmtree(CACHE, ignore_errors=True)
+
+
+def opened(packing: Packing, package: Path, cache: Path = CACHE) -> Any:
+    return MLFLOW.open(package, packing.job, replace(packing.workplace, cache=cache))
 
 
 @pytest.mark.parametrize("batch", ["n", 4], ids=["dynamic batch", "fixed batch"])
@@ -89,3 +104,30 @@ def test_texts_reach_the_model_through_mlflow(tmp_path: Path) -> None:
     with opened(packing, packing.create(MLFLOW)) as package:
         found = package.models[0].predict(Payload.of(packing.job, packing.workplace.store), 7)
     np.testing.assert_array_equal(found.outputs["y"], texts)
+
+
+def test_what_cannot_be_installed_is_run_where_it_is_installed_already_with_a_caveat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packing = make_packing(tmp_path, ONE)
+    folder = packing.create(MLFLOW)
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty"))
+    with opened(packing, folder, tmp_path / "cache") as package:
+        validation = validate(package, packing.job, packing.workplace.store)
+    assert validation.caveat
+    assert validation.caveat.what == "not run in an environment of its own"
+    monkeypatch.undo()
+    with opened(packing, folder) as package:
+        assert package.caveat is None
+
+
+def test_what_cannot_be_installed_and_is_not_here_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packing = make_packing(tmp_path, ONE)
+    folder = packing.create(MLFLOW)
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text((folder / "requirements.txt").read_text() + "packhouse-absent==1.0\n")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty"))
+    with pytest.raises(EvaluationFailed, match=r"packhouse-absent|cannot be installed|offline"):
+        _python(requirements, replace(packing.workplace, cache=tmp_path / "cache"))
