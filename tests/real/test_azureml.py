@@ -97,6 +97,7 @@ def test_a_run_registers_what_it_can_and_the_rest_from_its_release_and_nothing_s
     assert secrets_in(azure, folder, packhouse.results.parent, server.home) == []
 
 
+@pytest.mark.timeout(1500)
 def test_the_example_is_registered_as_models_and_data_and_deployed_in_one_run(
     packhouse: Packhouse, server: Server, azure: FakeAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
