@@ -26,7 +26,11 @@ pytestmark = [
     pytest.mark.skipif(bool(why_unavailable()), reason=str(why_unavailable())),
 ]
 
-SAVE = "import sys; from blocks.azureml import AzureMLWorkspace as B; B.model_validate_json(sys.stdin.read()).save(sys.argv[1])"
+SAVE = """
+import sys
+from blocks.azureml import AzureMLWorkspace
+AzureMLWorkspace.model_validate_json(sys.stdin.read()).save(sys.argv[1], overwrite=True)
+"""
 EXAMPLE = ROOT / "examples" / "digits"
 TYPES = ("Zipfile", "AzureMLModels", "AzureMLData")
 
