@@ -123,7 +123,9 @@ class RemoteEndpoint:
                 if error.failure.is_busy and waits and waited < BUSY_TRIES:
                     waited += 1
                     self.wait_for_others()
-                elif error.failure.asked == WAIT and tried < error.failure.retries:  # else the session has tried again
+                elif (
+                    error.failure.asked == WAIT and tried < error.failure.retries
+                ):  # what was refused at once, `ask` has tried again
                     tried += 1
                     self.session.sleep(error.failure.delay_s(tried))
                 else:
