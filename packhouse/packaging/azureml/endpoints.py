@@ -123,10 +123,8 @@ class RemoteEndpoint:
                 if error.failure.is_busy and waits and waited < BUSY_TRIES:
                     waited += 1
                     self.wait_for_others()
-                elif (
-                    error.failure.asked == WAIT and tried < error.failure.retries
-                ):  # what was refused at once, `ask` has tried again
-                    tried += 1
+                elif error.failure.asked == WAIT and tried < error.failure.retries:
+                    tried += 1  # `ask` has tried again itself what was refused at once
                     self.session.sleep(error.failure.delay_s(tried))
                 else:
                     raise
