@@ -454,20 +454,6 @@ def test_hadolint_finds_nothing_in_mlflow_format(mlflow_package: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_a_model_of_a_plug_in_provider_is_refused_in_mlflow_format_which_would_not_load_it(tmp_path: Path) -> None:
-    plugin = {
-        "device": "npu",
-        "execution_provider": "QNNExecutionProvider",
-        "runtime": ["onnxruntime==1.31.1", "onnxruntime-qnn==2.7.0"],
-        "plugin": "onnxruntime_qnn",
-    }
-    packing = make_packing(tmp_path, {"npu-qnn": {EXACT: (0.9, 1.0)}}, accelerators=[plugin])
-    with pytest.raises(
-        PackagingFailed, match="onnxruntime_qnn, which MLflow does not load; set export_in_mlflow_format to false"
-    ):
-        packing.create(IN_MLFLOW_FORMAT)
-
-
 def test_olives_key_for_mlflows_format_is_taken_as_it_is(tmp_path: Path) -> None:
     olives = {"type": "Dockerfile", "config": {"export_in_mlflow_format": True}}
     config = load_config(write_job(tmp_path, packaging=olives))

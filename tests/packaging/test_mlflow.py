@@ -20,6 +20,9 @@ from pydantic import ValidationError
 
 from packhouse.config import load_config
 from packhouse.errors import InputError, PackagingFailed
+from packhouse.packaging import Packaging
+from packhouse.packaging.azureml.models import AzureMLModels
+from packhouse.packaging.docker.dockerfile import Dockerfile
 from packhouse.packaging.mlflow.model import MLflowModel
 from packhouse.packaging.zipfile import Zipfile
 from packhouse.plan import prepare
@@ -218,7 +221,17 @@ def test_mlflow_does_not_load_a_model_for_a_gpu_on_the_cpu(mlflow: Any, tmp_path
         mlflow.pyfunc.load_model(str(folder))
 
 
-def test_a_winner_that_needs_a_plug_in_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "packaging",
+    [
+        MLflowModel(),
+        Zipfile(export_in_mlflow_format=True),
+        Dockerfile(export_in_mlflow_format=True),
+        AzureMLModels(name="points", export_in_mlflow_format=True),
+    ],
+    ids=lambda packaging: packaging.type,
+)
+def test_a_model_that_needs_a_plug_in_is_refused_for_mlflow_would_not_load_it(packaging: Packaging, tmp_path: Path) -> None:
     plugin = {
         "device": "npu",
         "execution_provider": "QNNExecutionProvider",
@@ -227,7 +240,7 @@ def test_a_winner_that_needs_a_plug_in_is_refused(tmp_path: Path) -> None:
     }
     packing = make_packing(tmp_path, {"npu-qnn": {EXACT: (0.9, 1.0)}}, accelerators=[plugin])
     with pytest.raises(PackagingFailed, match=r"plug-in onnxruntime_qnn, which MLflow does not load; package it as Zipfile"):
-        packing.create(MLflowModel())
+        packing.create(packaging)
 
 
 def test_metadata_keep_a_name_of_any_characters(tmp_path: Path) -> None:

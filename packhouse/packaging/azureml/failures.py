@@ -52,7 +52,7 @@ NOT_ALLOWED = Rule(0, 0.0, "give the identity the role AzureML Data Scientist, a
 MISSING = Rule(0, 0.0, "check subscription_id, resource_group and workspace_name of the block")
 ABSENT = Rule(0, 0.0, "look in the workspace whether it is there; uploads need its default datastore, workspaceblobstore")
 NO_FILE = Rule(0, 0.0, "check the files and the password in auth of the block; the files lie on the machine of the worker")
-CONFLICT = Rule(0, 0.0, "versions never change in Azure ML; raise version, or set it to auto")
+CONFLICT = Rule(0, 0.0, "versions never change in Azure ML; raise the version, or set it to auto")
 NO_CREDENTIAL = Rule(
     0, 0.0, "choose another auth in the block, or set what this one looks for in the environment of the worker"
 )

@@ -41,11 +41,11 @@ def choose_version(
     if wanted != AUTO and not taken and on_conflict != "reuse":
         return wanted
     if taken and on_conflict == "error":
-        raise _other_content(name, taken, digest, "raise version, set it to auto, or set on_conflict to next")
+        raise _other_content(name, taken, digest, "raise the version, set it to auto, or set on_conflict to next")
     if same := next((item for item in registered if item.digest == digest), None):
         return same
     if taken and on_conflict == "reuse":
-        raise _other_content(name, taken, digest, "no version has this content to reuse; raise version, or set it to auto")
+        raise _other_content(name, taken, digest, "no version has this content to reuse; raise the version, or set it to auto")
     return wanted if wanted != AUTO and not taken else _next_version(registered)
 
 

@@ -40,7 +40,6 @@ def served_model(
         SERVING_NAME: serving(name, job, best, path),
     }
     if in_mlflow_format:
-        mlflow_format.require_loadable(job, best, "set export_in_mlflow_format to false")
         return {**mlflow_format.model_folder(job, best, store), **described}
     return model_contents(job.candidate(best.candidate), store, described)
 

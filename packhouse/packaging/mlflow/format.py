@@ -45,26 +45,27 @@ def depends_on() -> dict[str, str | None]:
     return {"python": platform.python_version(), **{name: _installed(name) for name in LOADER}}
 
 
-def require_loadable(job: PackagingJob, ranked: Ranked, remedy: str) -> None:
-    """Raise PackagingFailed, with the remedy, where the provider is a plug-in's, which MLflow's loader does not register."""
-    if plugin := job.accelerator(ranked.accelerator).plugin:
-        raise PackagingFailed(
-            f"{job.candidate(ranked.candidate).name!r} ranks first on {ranked.accelerator}, whose provider is in the plug-in "
-            f"{plugin}, which MLflow does not load; {remedy}"
-        )
-
-
 def model_folder(job: PackagingJob, ranked: Ranked, store: ArtifactStore) -> dict[str, Content]:
     """Return the files of an MLflow model in a folder of its own.
 
     Raises:
-        PackagingFailed: the candidate has a file whose name is taken, or that not every system can have.
+        PackagingFailed: the candidate has a file whose name is taken, or that not every system can have; or MLflow could not
+            load the model.
     """
     return below(FOLDER, model_contents(job.candidate(ranked.candidate), store, description(job, ranked, store)))
 
 
 def description(job: PackagingJob, ranked: Ranked, store: ArtifactStore) -> dict[str, Content]:
-    """Return ``MLmodel``, the environment files and an input example for a model that lies beside them as ``model.onnx``."""
+    """Return ``MLmodel``, the environment files and an input example for a model that lies beside them as ``model.onnx``.
+
+    Raises:
+        PackagingFailed: the provider is a plug-in's, which MLflow's loader does not register.
+    """
+    if plugin := job.accelerator(ranked.accelerator).plugin:
+        raise PackagingFailed(
+            f"{job.candidate(ranked.candidate).name!r} was ranked on {ranked.accelerator}, whose provider is in the plug-in "
+            f"{plugin}, which MLflow does not load; package it as Zipfile, without export_in_mlflow_format"
+        )
     from mlflow import pyfunc
     from mlflow.models import Model
 

@@ -89,7 +89,6 @@ class MLflowModel(Packaging):
     def create(self, job: PackagingJob, workplace: Workplace) -> Path:
         """Write the folder."""
         best, store = job.best, workplace.store
-        mlflow_format.require_loadable(job, best, "package it as Zipfile")
         contents, packaged = packed_model(job, best, store, beside=mlflow_format.description(job, best, store))
         folder = workplace.scratch / self.output_name
         write_folder(folder, sealed(self.output_name, contents, (packaged,), job))

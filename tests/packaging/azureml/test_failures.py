@@ -35,8 +35,8 @@ TABLE = {
         True,
         "again",
     ),
-    "version taken": (HTTP, "UserError", 400, "Asset paths cannot be updated.", 0, False, "raise version"),
-    "version taken, in other words": ("ResourceExistsError", "Conflict", 409, "conflict", 0, False, "raise version"),
+    "version taken": (HTTP, "UserError", 400, "Asset paths cannot be updated.", 0, False, "raise the version"),
+    "version taken, in other words": ("ResourceExistsError", "Conflict", 409, "conflict", 0, False, "raise the version"),
     "store missing": ("ResourceNotFoundError", "NotFound", 404, "no datastore", 0, False, "workspaceblobstore"),
     "store not to be read": (
         "MlException",
