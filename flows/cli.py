@@ -155,9 +155,11 @@ def register(
         deliveries = [item for item in updated.deliveries if item.settings in chosen]
         if as_json:
             _print_json([item.model_dump(mode="json") for item in deliveries])
-        for item in deliveries:
-            for place in item.registration.places if item.registration and not as_json else ():
-                out.print(f"{item.type}: {place}", highlight=False)
+        for item in deliveries if not as_json else ():
+            for place in item.registration.places if item.registration else ():
+                out.print(f"{item.type}: {place}", highlight=False, markup=False)
+            if item.caveat:
+                out.print(f"{item.type}: {item.name} is {item.caveat}", highlight=False, markup=False)
         if message and any(item.failure for item in deliveries):
             err.print(f"[red]{escape(message)}[/]")
             raise typer.Exit(ExitCode.INCOMPLETE)

@@ -33,6 +33,6 @@ async def register_release(
     known = {delivery.name: delivery.package for delivery in release.deliveries}
     require_sources(release.job, [known.get(item.output_name) for item in chosen], artifact_store())
     delivered = await package_all(release.job, chosen, publishing)
-    updated = publish_again(release.with_deliveries(delivered), record.parent)
+    updated = publish_again(release, delivered, record.parent)
     failures = [delivery.sentence for delivery in delivered if delivery.failure]
     return (Failed if failures else Completed)(message=". ".join(failures) or None, data=updated)

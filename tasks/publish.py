@@ -9,10 +9,11 @@ from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.runtime import flow_run
 
+from packhouse.errors import InputError
 from packhouse.output import OutputFolder
 from packhouse.packaging.job import PackagingJob
 from packhouse.provenance.config import Publishing
-from packhouse.release import RELEASE_NAME, REPORT_NAME, Delivery, Release
+from packhouse.release import RELEASE_NAME, REPORT_NAME, Delivery, Release, read_release
 from packhouse.report.page import report_html
 from tasks.storage import artifact_store
 
@@ -32,32 +33,56 @@ def publish_release(job: PackagingJob, deliveries: Sequence[Delivery], publishin
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         flow_run=flow_run.id,
     )
-    _write(release, publishing.output_dir)
+    folder, report = OutputFolder(publishing.output_dir), _report(release)
+    with folder.exclusive():
+        places = _publish(release, report, folder)
+    _link(places)
     return release
 
 
 @task(task_run_name="publish", persist_result=False)
-def publish_again(release: Release, output_dir: Path) -> Release:
-    """Publish a release some of whose packages were registered later, and return it. Raises ArtifactError."""
-    _write(release, output_dir)
+def publish_again(release: Release, deliveries: Sequence[Delivery], output_dir: Path) -> Release:
+    """Publish a release some of whose packages were registered later, and return it. Raises ArtifactError.
+
+    What others registered of it since it was read stays in it.
+    """
+    folder = OutputFolder(output_dir)
+    with folder.exclusive():
+        release = _as_it_is_now(release, output_dir).with_deliveries(deliveries)
+        places = _publish(release, _report(release), folder)
+    _link(places)
     return release
 
 
-def _write(release: Release, output_dir: Path) -> None:
-    """Write report and record, and link to what is there in Prefect's UI.
+def _as_it_is_now(release: Release, output_dir: Path) -> Release:
+    try:
+        there = read_release(output_dir)
+    except InputError:  # it was read from elsewhere
+        return release
+    return there if there.flow_run == release.flow_run else release
+
+
+def _report(release: Release) -> bytes:
+    return report_html(release, artifact_store()).encode()
+
+
+def _publish(release: Release, report: bytes, folder: OutputFolder) -> list[Path]:
+    """Write report and record, and return where everything is; the folder is held.
 
     Where another run put a package of its own there since, that of this release is put back with all that lies beside it, so
     that everything there goes together.
     """
-    store, folder = artifact_store(), OutputFolder(output_dir)
-    report = report_html(release, store).encode()
-    with folder.exclusive():
-        for delivery in release.delivered:
-            if delivery.package and not folder.has(delivery.package, store, delivery.beside):
-                folder.publish(delivery.package, store, delivery.beside)
-        places = [folder.path / package.name for package in release.packages]
-        places.append(folder.write(REPORT_NAME, report))
-        folder.write(RELEASE_NAME, release.model_dump_json(indent=2).encode())
+    store = artifact_store()
+    for delivery in release.delivered:
+        if delivery.package and not folder.has(delivery.package, store, delivery.beside):
+            folder.publish(delivery.package, store, delivery.beside)
+    report_place = folder.write(REPORT_NAME, report)
+    folder.write(RELEASE_NAME, release.model_dump_json(indent=2).encode())
+    return [*(folder.path / package.name for package in release.packages), report_place]
+
+
+def _link(places: Sequence[Path]) -> None:
+    """Link to what is there in Prefect's UI."""
     for place in places:
         create_link_artifact(key=_artifact_key(place.name), link=place.as_uri(), link_text=str(place), description=str(place))
 

@@ -27,9 +27,10 @@ from packhouse.packaging.zipfile import Zipfile
 from packhouse.provenance.config import BESIDE, Publishing, SigningConfig
 from packhouse.provenance.keys import read_signing_key, read_verifying_key
 from packhouse.provenance.signing import sign_package, verify_beside
-from packhouse.release import NOT_PASSED, RELEASE_NAME, REPORT_NAME, Delivery, Release, Step
+from packhouse.release import NOT_PASSED, RELEASE_NAME, REPORT_NAME, Delivery, Release, Step, read_release
 from packhouse.verification.opened import OpenPackage
 from tasks import package as tasks_package
+from tasks import publish as tasks_publish
 from tasks.package import deliver_package, package_all
 from tasks.publish import publish_release
 from tests.packaging_jobs import CPU, EXACT, Packing, make_packing
@@ -562,8 +563,32 @@ def publish(job: PackagingJob, output: Path, deliveries: Sequence[Delivery]) -> 
     return published()
 
 
+def publish_again(release: Release, output: Path, delivery: Delivery) -> None:
+    """Publish a release, as it was read, with one more delivery, in a flow."""
+
+    @flow(name="publish-again", validate_parameters=False)
+    def published() -> None:
+        tasks_publish.publish_again(release, [delivery], output)
+
+    published()
+
+
 def content_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_of_two_that_register_packages_of_one_release_at_once_none_forgets_what_the_other_did(
+    job: PackagingJob, output: Path
+) -> None:
+    kit, plain = deliver(job, output, KIT, PLAIN)
+    release = publish(job, output, [])
+    for delivery in (kit, plain):
+        publish_again(release, output, delivery)
+    assert read_release(output).deliveries == (kit, plain)
+
+    publish(job, output, [kit])
+    publish_again(release, output, plain)
+    assert read_release(output).deliveries == (plain,)  # another run's release has nothing to do with this one
 
 
 def test_a_package_is_there_with_its_provenance_its_run_record_and_its_signature_once_it_is_registered(
