@@ -9,7 +9,10 @@ from tests.classifiers import write_family, write_points
 
 
 def job(**changes: Any) -> dict[str, Any]:
-    """Return a configuration that ranks by accuracy, then latency, and makes one Zipfile; `changes` replace parts of it."""
+    """Return a configuration that ranks by accuracy, then latency, and makes one Zipfile; `changes` replace parts of it.
+
+    The candidates are alike, so their order may stay undecided until time is up: that is soon.
+    """
     return {
         "candidates": {"type": "folder", "path": "candidates"},
         "data": {"path": "points.npz", "labels": "label"},
@@ -17,6 +20,7 @@ def job(**changes: Any) -> dict[str, Any]:
             {"name": "accuracy", "type": "accuracy", "sub_types": [{"name": "accuracy_score", "priority": 1}]},
             {"name": "latency", "type": "latency", "sub_types": [{"name": "p50", "priority": 2}]},
         ],
+        "timing": {"seconds_per_candidate": 1.0},
         "packaging": [{"type": "Zipfile", "name": "points", "include_runtime_packages": False}],
         **changes,
     }

@@ -1,7 +1,6 @@
 """The digits example on three accelerators that are here and one that is not."""
 
 import json
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,9 +18,11 @@ HERE = ("cpu-cpu", "cpu-openvino", "cpu-qnn")
 
 def test_accelerators_have_winners_of_their_own_and_failures_their_reasons(packhouse: Packhouse, tmp_path: Path) -> None:
     subprocess.run([sys.executable, EXAMPLE / "make_candidates.py", tmp_path], check=True)
-    shutil.copy(EXAMPLE / "accelerators.yaml", tmp_path)
+    config = tmp_path / "accelerators.yaml"
+    # What is nearly alike may stay undecided here.
+    config.write_text((EXAMPLE / config.name).read_text() + "timing: {seconds_per_candidate: 3}\n")
 
-    job = packhouse.release(tmp_path / "accelerators.yaml", code=3)["job"]
+    job = packhouse.release(config, code=3)["job"]
 
     names = {candidate["digest"]: candidate["name"] for candidate in job["candidates"]}
     rankings = job["by_accelerator"]

@@ -67,7 +67,7 @@ def test_a_changed_priority_measures_nothing_and_ranks_anew(packhouse: Packhouse
 
 
 def test_what_was_finished_before_a_kill_is_not_measured_again(packhouse: Packhouse, server: Server, tmp_path: Path) -> None:
-    config = write_slow_job(tmp_path, runs=400_000, errors=(0.0, 0.1, 0.2, 0.3), packaging=[])
+    config = write_slow_job(tmp_path, 1.0, errors=(0.0, 0.1, 0.2, 0.3), packaging=[])
     run = packhouse.start("run", config)
     wait_until(lambda: evaluations_in(packhouse) or run.poll() is not None)
     os.kill(run.pid, signal.SIGKILL)
@@ -83,7 +83,7 @@ def test_what_was_finished_before_a_kill_is_not_measured_again(packhouse: Packho
 def test_an_interrupted_run_ends_soon_and_leaves_no_process_behind(
     packhouse_alone: Packhouse, tmp_path: Path, number: int, code: int
 ) -> None:
-    run = packhouse_alone.start("run", write_slow_job(tmp_path, runs=3_000_000, errors=(0.0, 0.1)))
+    run = packhouse_alone.start("run", write_slow_job(tmp_path, 20.0, errors=(0.0, 0.1)))
     wait_until(lambda: len(workers_of(run.pid)) == 2)
     time.sleep(2)
     run.send_signal(number)
@@ -113,14 +113,12 @@ def test_two_runs_at_once_in_one_folder_both_complete(packhouse: Packhouse, tmp_
     ]
 
 
-def test_two_runs_at_once_with_results_of_their_own_time_one_after_the_other(
-    packhouse_alone: Packhouse, tmp_path: Path
-) -> None:
-    plain, runs = packhouse_alone.environment, []
-    jobs = {"one": write_slow_job(tmp_path / "one", runs=10_000_000, errors=(0.0, 0.1)), "other": write_job(tmp_path / "other")}
+def test_two_runs_at_once_with_results_of_their_own_time_one_after_the_other(packhouse: Packhouse, tmp_path: Path) -> None:
+    plain, runs = packhouse.environment, []
+    jobs = {"one": write_slow_job(tmp_path / "one", 12.0, errors=(0.0, 0.1)), "other": write_job(tmp_path / "other")}
     for name, config in jobs.items():
-        packhouse_alone.environment = {**plain, "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(tmp_path / name / "results")}
-        runs.append(packhouse_alone.start("run", config, "--json"))
+        packhouse.environment = {**plain, "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(tmp_path / name / "results")}
+        runs.append(packhouse.start("run", config, "--json"))
         if name == "one":
             wait_until_timed(runs[0])
     (output, _), (later_output, said) = [run.communicate(timeout=500) for run in runs]
@@ -131,7 +129,7 @@ def test_two_runs_at_once_with_results_of_their_own_time_one_after_the_other(
 
 
 def test_a_candidate_whose_process_is_killed_is_one_failed_evaluation(packhouse: Packhouse, tmp_path: Path) -> None:
-    config = write_slow_job(tmp_path, runs=300_000, errors=(0.0, 0.1, 0.2))
+    config = write_slow_job(tmp_path, 3.0, errors=(0.0, 0.1, 0.2))
     run = packhouse.start("run", config, "--json")
     wait_until_timed(run)
     assert len(workers_of(run.pid)) == 3
@@ -220,11 +218,11 @@ def read(release: Any) -> Release:
     return Release.model_validate_json(json.dumps(release))
 
 
-def write_slow_job(folder: Path, runs: int, **arguments: Any) -> Path:
-    """Write a job whose candidates are timed for `runs` runs each, so that there is a middle to interrupt."""
-    config = write_job(folder, **arguments)
+def write_slow_job(folder: Path, seconds: float, **arguments: Any) -> Path:
+    """Write a job whose candidates are timed for so many seconds each, so that there is a middle to interrupt."""
+    config = write_job(folder, timing={"seconds_per_candidate": seconds}, **arguments)
     document = json.loads(config.read_text())
-    document["metrics"][1]["sub_types"][0]["metric_config"] = {"repeat_test_num": runs}
+    document["metrics"][1]["sub_types"][0]["metric_config"] = {"repeat_test_num": 10_000_000}
     config.write_text(json.dumps(document))
     return config
 
