@@ -70,10 +70,12 @@ def test_nobody_goes_on_to_upload_to_mlflow_for_a_run_that_was_killed() -> None:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         with subprocess.Popen([sys.executable, "-c", ASKS_MLFLOW, address]) as asking:
             connection, _ = server.accept()
+            connection.settimeout(TIMEOUT_S)
+            request = connection.recv(1 << 16)
             asking.kill()
         with connection:
-            connection.settimeout(TIMEOUT_S)
-            request = b"".join(iter(lambda: connection.recv(1 << 16), b""))  # and then its sender ends, or this times out
+            while connection.recv(1 << 16):  # until its sender ends, or this times out
+                pass
     assert b" HTTP/1.1\r\n" in request
 
 

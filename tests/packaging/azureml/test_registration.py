@@ -135,7 +135,7 @@ def test_other_content_under_a_version_is_refused_with_both_digests_and_what_to_
     make(packings["one"], "taken").register(connection)
     kept = dict(azure.models["taken_cpu-cpu_1"]["1"])
     with pytest.raises(
-        RegistrationFailed, match=r"taken_cpu-cpu_1.*has the content (\w{64}), and here it is .*→ raise version"
+        RegistrationFailed, match=r"taken_cpu-cpu_1.*has the content (\w{64}), and here it is .*→ raise the version"
     ) as caught:
         make(packings["other"], "taken").register(connection)
     assert kept["tags"][DIGEST_TAG] in str(caught.value)
