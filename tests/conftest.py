@@ -23,6 +23,8 @@ os.environ.update(
     }
 )
 os.environ.pop("PREFECT_API_URL", None)
+# Programs in new environments would compile all that they import every time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 SHOWN = ("prefect", "pydantic", "numpy", "onnx", "onnxruntime", "scikit-learn", "mlflow-skinny", "azure-ai-ml")
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"

@@ -20,7 +20,7 @@ from tests.classifiers import CENTRES, points, write_classifier
 from tests.jobs import write_job
 from tests.real.conftest import Packhouse
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("accelerators")]
+pytestmark = pytest.mark.real
 
 STOCK = f"onnxruntime=={metadata.version('onnxruntime')}"
 X, _ = points(7)

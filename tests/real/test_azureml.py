@@ -22,7 +22,6 @@ from tests.real.conftest import ROOT, Packhouse, Server
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.xdist_group("azureml"),
     pytest.mark.skipif(bool(why_unavailable()), reason=str(why_unavailable())),
 ]
 

@@ -15,7 +15,7 @@ from tests.jobs import job, write_job
 from tests.real.conftest import ROOT, Server
 from tests.real.test_runs import wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("runs")]
+pytestmark = pytest.mark.real
 TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 

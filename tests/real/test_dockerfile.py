@@ -31,7 +31,7 @@ from tests.packaging_jobs import ONE, Packing, make_packing
 from tests.real.conftest import Packhouse
 from tests.real.faulty_relay import Fault, relaying
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("containers")]
+pytestmark = pytest.mark.real
 
 READY_S = 120
 RUN_S = 400

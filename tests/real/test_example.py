@@ -11,7 +11,7 @@ import pytest
 
 from tests.real.conftest import ROOT, Packhouse
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("accelerators")]
+pytestmark = pytest.mark.real
 
 EXAMPLE = ROOT / "examples" / "digits"
 SAMPLES = 150

@@ -28,7 +28,7 @@ from tests.provenance.keys import write_keys
 from tests.real.conftest import Packhouse, Server
 from tests.real.test_runs import now, wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("runs"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 SHARED_MEMORY = Path("/dev/shm")
 # Where a run is killed, and the steps that it begins: what an earlier one finished is taken from the cache.

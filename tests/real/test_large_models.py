@@ -17,7 +17,7 @@ WIDTH = 5000
 LAYERS = 22
 BYTES = LAYERS * WIDTH * WIDTH * 4
 LIMIT_BYTES = 1 << 30
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("runs")]
+pytestmark = pytest.mark.real
 
 
 def test_a_model_of_2_2_gb_is_graded_and_packed_in_less_than_1_gb_of_the_flow(packhouse: Packhouse, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from tests.real.breaking_proxy import CUT, proxy
 from tests.real.conftest import ROOT, Packhouse
 from tests.real.test_runs import wait_until
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("mlflow")]
+pytestmark = pytest.mark.real
 
 GIB = 1 << 30
 LIMIT_BYTES = 300_000_000

@@ -17,7 +17,6 @@ INPUTS = OLIVE / "inputs"
 BATCH_SIZE = 50
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.xdist_group("runs"),
     pytest.mark.skipif(not OLIVE.is_dir(), reason="the outputs of real Olive runs are not beside the project"),
 ]
 

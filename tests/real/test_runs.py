@@ -23,7 +23,7 @@ from tests.classifiers import write_classifier
 from tests.jobs import write_job
 from tests.real.conftest import Packhouse, Server
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("runs")]
+pytestmark = pytest.mark.real
 
 
 def test_a_run_without_any_server_packs_verified_models_and_leaves_no_process_behind(

@@ -13,7 +13,7 @@ from tests.jobs import job, write_job
 from tests.provenance.keys import write_keys
 from tests.real.conftest import Packhouse
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("runs")]
+pytestmark = pytest.mark.real
 
 SAVE_SECRET = """
 import pathlib, sys
