@@ -44,7 +44,9 @@ class DataConfig(Record):
         description="Model input → array, or list of columns to stack on the last axis; by default the array of that name.",
     )
     labels: str | None = Field(default=None, description="Array or column of labels; needed by quality metrics.")
-    ids: str | None = Field(default=None, description="Array or column that identifies each sample; else its position.")
+    ids: str | None = Field(
+        default=None, description="Array or column that identifies each sample, no two alike; else its position."
+    )
     batch_size: int = Field(default=32, ge=1, description="Samples per inference when quality is evaluated.")
     timing_batch_size: int = Field(default=1, ge=1, description="Samples per inference when latency is measured.")
     shapes: dict[str, Size | Annotated[tuple[Size, ...], Field(min_length=1)]] = Field(
@@ -137,7 +139,7 @@ def select(config: DataConfig, candidates: Sequence[Candidate], needs_labels: bo
     if needs_labels and not config.labels:
         what = "is not set, and a quality metric needs labels"
         selection.problems.append(Problem("data.labels", what, "name the array of labels"))
-    ids = selection.pick(config.ids, "data.ids") if config.ids else None
+    ids = selection.ids(config.ids) if config.ids else None
     count = selection.count_samples()
     if selection.problems:
         raise InputError(selection.problems)
@@ -178,6 +180,13 @@ class _Selection:
             self.problems += dict.fromkeys(problem for value in values for problem in _misfits(value, array))
         return array
 
+    def ids(self, name: str) -> Array | None:
+        """Return the array `name`, which has to tell every sample from all others: answers are joined to labels by it."""
+        array = self.pick(name, "data.ids")
+        if array is not None and (what := _ambiguous(array)):
+            self.problems.append(Problem("data.ids", what, "name an array of one value a sample, no two alike"))
+        return array
+
     def _stack(self, columns: Sequence[Array | None], where: str) -> Array | None:
         picked = [column for column in columns if column is not None]
         if len(picked) < len(columns):
@@ -200,6 +209,18 @@ class _Selection:
         if not count and not self.problems:
             self.problems.append(Problem("data", "has no samples", "give at least one"))
         return count
+
+
+def _ambiguous(ids: Array) -> str | None:
+    """Return why samples cannot be told apart by these ids; None where they can."""
+    if ids.ndim > 1:
+        return f"has the shape {shape_text(ids.shape)}, and an id is a single value"
+    if ids.dtype.kind == "f" and not np.isfinite(ids).all():
+        return "holds values that are not finite"
+    values, counts = np.unique(ids, return_counts=True)
+    if len(values) < ids.size:
+        return f"has {values[counts.argmax()].item()!r} {counts.max()} times, and an id belongs to one sample"
+    return None
 
 
 def inputs_of(candidates: Sequence[Candidate]) -> dict[str, list[TensorInfo]]:

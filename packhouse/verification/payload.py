@@ -1,5 +1,6 @@
 """The payload: samples with ids, and labels where there are any, that a package is run and scored on."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +45,11 @@ class Payload:
         given: list[Any] = ids.tolist()
         if unknown := [sample for sample in given if sample not in rows]:
             raise VerificationFailed(f"it answered for the sample {unknown[0]!r}, which was never asked for")
-        if len(set(given)) != len(given):
-            twice = next(sample for sample in given if given.count(sample) > 1)
+        answered = set(given)
+        if len(answered) != len(given):
+            twice = next(sample for sample, count in Counter(given).items() if count > 1)
             raise VerificationFailed(f"it answered twice for the sample {twice!r}")
-        if missing := [sample for sample in rows if sample not in set(given)]:
+        if missing := [sample for sample in rows if sample not in answered]:
             raise VerificationFailed(f"it gave no answer for {len(missing)} of {len(rows)} samples, {missing[0]!r} among them")
         return self._read(LABELS_KEY)[[rows[sample] for sample in given]]
 

@@ -396,6 +396,19 @@ class TestProblems:
         expected = Problem(f"data.{place}", f"has {count} entries for 6 samples", "give every array one entry a sample")
         assert self.problem(tmp_path, {place: "more"}, x=X, more=values) == expected
 
+    @pytest.mark.parametrize(
+        ("values", "what"),
+        [
+            (list("abcaba"), "has 'a' 3 times, and an id belongs to one sample"),
+            ([0, 1, 2, 3, 4, 4], "has 4 2 times, and an id belongs to one sample"),
+            (np.arange(12).reshape(6, 2), "has the shape 6×2, and an id is a single value"),
+            ([0.0, 1.0, 2.0, 3.0, 4.0, float("nan")], "holds values that are not finite"),
+        ],
+    )
+    def test_ids_that_do_not_tell_samples_apart(self, tmp_path: Path, values: Any, what: str) -> None:
+        expected = Problem("data.ids", what, "name an array of one value a sample, no two alike")
+        assert self.problem(tmp_path, {"ids": "key"}, x=X, key=np.array(values)) == expected
+
     def test_inputs_of_different_lengths(self, tmp_path: Path) -> None:
         signature = {"x": floats("n", 2), "z": floats("n", 2)}
 

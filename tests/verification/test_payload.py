@@ -54,3 +54,21 @@ def test_labels_follow_their_ids_in_any_order(payload: Payload, order: list[int]
 def test_an_id_that_is_missing_or_unknown_or_there_twice_is_refused(payload: Payload, ids: list[Any], reason: str) -> None:
     with pytest.raises(VerificationFailed, match=f"^{reason}$"):
         payload.labels_of(np.array(ids))
+
+
+class CountedText(str):
+    """A text that counts how often it was looked up."""
+
+    lookups = 0
+
+    def __hash__(self) -> int:
+        CountedText.lookups += 1
+        return super().__hash__()
+
+
+def test_answers_for_many_samples_are_not_gone_through_again_for_each_of_them(tmp_path: Path) -> None:
+    ids = [f"sample {number}" for number in range(1000)]
+    np.savez(tmp_path / "payload.npz", ids=np.array(ids), labels=np.arange(1000))
+    payload = Payload(tmp_path / "payload.npz", {})
+    assert payload.labels_of(np.array([CountedText(sample) for sample in ids], dtype=object)).tolist() == list(range(1000))
+    assert CountedText.lookups <= 10 * len(ids)
