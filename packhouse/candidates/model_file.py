@@ -7,10 +7,10 @@ model: it must stay in the model's folder, name a regular file that is not a lin
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -32,6 +32,11 @@ class TensorInfo(Record):
     name: str
     dtype: str
     shape: tuple[int | str | None, ...]
+
+    def with_sizes(self, sizes: Mapping[str, int]) -> Self:
+        """Return it with the dimensions fixed whose names are among `sizes`."""
+        shape = tuple(sizes.get(size, size) if isinstance(size, str) else size for size in self.shape)
+        return self.model_copy(update={"shape": shape})
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,8 @@ def _check_external(path: Path, tensor: onnx.TensorProto) -> str:
     entries = {_text(where, entry.key): _text(where, entry.value) for entry in tensor.external_data}
     if unknown := set(entries) - EXTERNAL_DATA_KEYS:
         raise InputError.at(where, f"has unknown external data keys {sorted(unknown)}", RE_EXPORT)
+    if len(entries) < len(tensor.external_data):
+        raise InputError.at(where, "has an external data key twice, and programs differ in which they take", RE_EXPORT)
     location = entries.get("location", "")
     pure = PurePosixPath(location)
     if not location or pure.is_absolute() or ".." in pure.parts or set(location) & set("\\:\0") or str(pure) != location:

@@ -1,11 +1,13 @@
 """Reproducible ZIP archives: the same contents give the same bytes, wherever and whenever they are written.
 
-Names are sorted, dates and modes fixed; weights and wheels are stored, since they hardly compress, and texts deflated.
+Names are sorted, dates and modes fixed; weights and wheels are stored, since they hardly compress, and texts deflated, but for
+those that would grow as much as a bomb does when they are unpacked.
 """
 
 import errno
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 from packhouse.artifacts import CHUNK_BYTES, Artifact, measure
@@ -16,6 +18,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 MODE = 0o100644
 DEFLATE_LEVEL = 6
 UNIX = 3
+HARMLESS_BYTES = 1 << 20  # up to this, a text may be as repetitive as it likes
+MAX_RATIO = 200.0  # how many times larger a larger one may become when it is unpacked
 # What the system says where it cannot copy between two files by itself.
 CANNOT_MOVE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
@@ -28,9 +32,21 @@ def write_archive(path: Path, contents: Contents) -> None:
             info.create_system = UNIX
             info.external_attr = MODE << 16
             if isinstance(source := contents[name].source, bytes):
-                archive.writestr(info, source, zipfile.ZIP_DEFLATED, DEFLATE_LEVEL)
+                archive.writestr(info, source, _method(source), DEFLATE_LEVEL)
             else:
                 _store(archive, info, source, contents[name].artifact)
+
+
+def _method(content: bytes) -> int:
+    """Return how bytes are kept: deflated, unless a reader would have to take them for a bomb, such as samples of zeros."""
+    if len(content) <= HARMLESS_BYTES:
+        return zipfile.ZIP_DEFLATED
+    compressor, packed_bytes = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS), 0
+    for start in range(0, len(content), CHUNK_BYTES):
+        packed_bytes += len(compressor.compress(content[start : start + CHUNK_BYTES]))
+        if MAX_RATIO * packed_bytes >= len(content):
+            return zipfile.ZIP_DEFLATED
+    return zipfile.ZIP_DEFLATED if MAX_RATIO * (packed_bytes + len(compressor.flush())) >= len(content) else zipfile.ZIP_STORED
 
 
 def _store(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path, artifact: Artifact) -> None:

@@ -14,7 +14,7 @@ SETTINGS_NAME = "inference_config.json"
 
 def candidate_files(job: PackagingJob, ranked: Ranked, info: dict[str, Any], store: ArtifactStore) -> dict[str, Content]:
     """Return the files by name; `info` is what ``model_info.json`` says."""
-    candidate, evaluation = job.candidate(ranked.candidate), job.evaluation(ranked)
+    candidate, evaluation = job.candidate_on(ranked.candidate, ranked.accelerator), job.evaluation(ranked)
     found = {
         SETTINGS_NAME: Content.of_json(inference_config(job, ranked)),
         "configurations.json": Content.of_json(configurations(candidate)),

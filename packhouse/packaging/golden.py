@@ -22,9 +22,14 @@ ATOL = RTOL = 1e-3
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+def own_batch(candidate: Candidate) -> int | None:
+    """Return how many samples a candidate takes at once; None where it leaves that open."""
+    return next((value.shape[0] for value in candidate.inputs if value.shape and isinstance(value.shape[0], int)), None)
+
+
 def fixed_batch(candidate: Candidate) -> int:
     """Return how many samples a candidate takes at once, where it does not leave that open; else 1."""
-    return next((value.shape[0] for value in candidate.inputs if value.shape and isinstance(value.shape[0], int)), 1)
+    return own_batch(candidate) or 1
 
 
 def golden_inputs(job: PackagingJob, candidate: Candidate, samples: int, store: ArtifactStore) -> dict[str, Array]:

@@ -43,6 +43,11 @@ class PackagingJob(Record):
         """Return the candidate with a digest."""
         return next(candidate for candidate in self.candidates if candidate.digest == digest)
 
+    def candidate_on(self, digest: str, spec: str) -> Candidate:
+        """Return the candidate with a digest as it is run on an accelerator, which may fix dimensions of its inputs."""
+        candidate, sizes = self.candidate(digest), self.accelerator(spec).dimensions
+        return candidate.model_copy(update={"inputs": tuple(value.with_sizes(sizes) for value in candidate.inputs)})
+
     def accelerator(self, spec: str) -> Accelerator:
         """Return the accelerator with a spec."""
         return next(accelerator for accelerator in self.accelerators if accelerator.spec == spec)

@@ -75,7 +75,8 @@ class PackagedCandidate(Record):
     ) -> "PackagedCandidate":
         """Describe a ranked candidate of a job, whose files have these names in the package."""
         candidate, evaluation = job.candidate(ranked.candidate), job.evaluation(ranked)
-        golden = GoldenSamples(path=golden_path, samples=evaluation.sample_count, batch_size=fixed_batch(candidate))
+        batch_size = fixed_batch(job.candidate_on(ranked.candidate, ranked.accelerator))
+        golden = GoldenSamples(path=golden_path, samples=evaluation.sample_count, batch_size=batch_size)
         measured = {
             metric.name: PackagedMetric(
                 **evaluation.metrics[metric.name].model_dump(include={"value", "unit", "n", "interval"}),

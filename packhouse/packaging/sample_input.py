@@ -17,7 +17,7 @@ def sample_input(job: PackagingJob, store: ArtifactStore) -> dict[str, Any]:
     Each tensor is ``{"dtype", "shape", "data"}`` with the data flat; `outputs` has what is a tensor that JSON can hold, which
     has no place for NaN and infinity.
     """
-    candidate, evaluation = job.candidate(job.best.candidate), job.evaluation(job.best)
+    candidate, evaluation = job.candidate_on(job.best.candidate, job.best.accelerator), job.evaluation(job.best)
     inputs = golden_inputs(job, candidate, 1, store)
     outputs = {name: first(fixed_batch(candidate), array) for name, array in expected_outputs(evaluation, store).items()}
     return {

@@ -7,13 +7,16 @@ the folder that it fills, and no more than `Limits` allow.
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
+from os.path import commonprefix
 from pathlib import Path
 from typing import BinaryIO
 
 from packhouse.errors import ArtifactError, InputError, VerificationFailed
+from packhouse.packaging.archive import HARMLESS_BYTES, MAX_RATIO
 from packhouse.packaging.contents import unfit_name
 from packhouse.packaging.manifest import MANIFEST_NAME, ManifestFile
 from packhouse.regular_files import open_regular
@@ -24,7 +27,6 @@ from packhouse.verification.zip_end import is_archive
 from packhouse.verification.zip_layout import read_members
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-HARMLESS_BYTES = 1 << 20  # up to this, texts may be as repetitive as they like
 REMEDY = "name a package, which is a ZIP archive or a folder"
 
 
@@ -38,7 +40,7 @@ class Limits:
     max_files: int = 100_000
     max_bytes: int = 256 << 30
     max_file_bytes: int = 128 << 30
-    max_ratio: float = 200.0
+    max_ratio: float = MAX_RATIO
 
 
 def unpack(package: Path, folder: Path, limits: Limits = Limits()) -> dict[str, ManifestFile]:
@@ -99,7 +101,10 @@ def _archived(package: Path, file: BinaryIO, max_files: int) -> Sequence[Member]
 
 
 def _require_fit(members: Sequence[Member], limits: Limits) -> None:
-    """Refuse names that not every system can have, and more bytes than there may be."""
+    """Refuse names that not every system can have, and more folders and bytes than there may be."""
+    folders = _count_folders(member.name for member in members)
+    if len(members) + folders > limits.max_files:
+        raise VerificationFailed(f"it has {len(members)} files in {folders} folders, together more than {limits.max_files}")
     if unfit := unfit_name(member.name for member in members):
         raise VerificationFailed(unfit)
     for member in members:
@@ -114,6 +119,12 @@ def _require_fit(members: Sequence[Member], limits: Limits) -> None:
             )
     if (total := sum(member.size_bytes for member in members)) > limits.max_bytes:
         raise VerificationFailed(f"together its files would be {total} bytes; a package may have {limits.max_bytes}")
+
+
+def _count_folders(names: Iterable[str]) -> int:
+    """Return how many folders files with these names lie in, without a list of them: a name can have hundreds."""
+    ordered = ["", *sorted(names)]  # so that names in the same folder follow each other
+    return sum(name.count("/") - commonprefix([before, name]).count("/") for before, name in pairwise(ordered))  # noqa: RUF071
 
 
 def _copy(member: Member, folder: Path) -> ManifestFile:

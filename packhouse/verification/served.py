@@ -8,7 +8,7 @@ import numpy as np
 
 from packhouse.candidates import Candidate
 from packhouse.evaluation.data import Array
-from packhouse.packaging.golden import fixed_batch
+from packhouse.packaging.golden import own_batch
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.verification.opened import Predictions
 from packhouse.verification.payload import Payload
@@ -58,11 +58,11 @@ def tensors(candidate: Candidate) -> Sequence[str]:
 def batches(candidate: Candidate, payload: Payload, batch_size: int, samples: int | None = None) -> Iterator[Batch]:
     """Cut all samples of the payload, or the first so many, as they were cut when the candidate was evaluated."""
     inputs, ids = payload.inputs([value.name for value in candidate.inputs]), payload.ids
-    is_fixed = any(value.shape and isinstance(value.shape[0], int) for value in candidate.inputs)
-    size = fixed_batch(candidate) if is_fixed else batch_size
+    fixed = own_batch(candidate)
+    size = fixed or batch_size
     for start in range(0, min(len(ids), samples or len(ids)), size):
         count = min(size, len(ids) - start)
-        rows = np.arange(start, start + (size if is_fixed else count)) % len(ids)  # a fixed batch is filled from the start
+        rows = np.arange(start, start + (size if fixed else count)) % len(ids)  # a fixed batch is filled from the start
         yield Batch({value.name: _as_input(inputs[value.name][rows], value.dtype) for value in candidate.inputs}, count)
 
 

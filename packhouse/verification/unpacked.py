@@ -102,8 +102,9 @@ def _parsed(kind: type[R], root: Path, name: str) -> R:
 
 
 def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    if len(known := dict(pairs)) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in known if names.count(name) > 1)
-        raise ValueError(f"it has the key {twice!r} twice, and programs differ in which they take")
+    known: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in known:
+            raise ValueError(f"it has the key {name!r} twice, and programs differ in which they take")
+        known[name] = value
     return known

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import tempfile
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from packhouse.errors import ArtifactError
 from packhouse.packaging.archive import write_archive, write_folder
 from packhouse.packaging.contents import Content, unfit_name
+from packhouse.verification import unpack
 
 PARTS = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\:"), min_size=1, max_size=12
@@ -115,6 +117,17 @@ def test_entries_have_a_fixed_date_mode_and_system_and_only_texts_are_deflated(t
             assert (info.create_system, info.extra, info.comment, info.flag_bits) == (3, b"", b"", 0)
         kinds = {info.filename: info.compress_type for info in archive.infolist()}
     assert kinds == {"a.json": zipfile.ZIP_DEFLATED, "weights": zipfile.ZIP_STORED}
+
+
+def test_what_is_as_repetitive_as_a_bomb_is_stored_so_that_our_own_reader_takes_it(tmp_path: Path) -> None:
+    zeros, mixed = bytes(3 << 20), bytes(2 << 20) + random.Random(0).randbytes(1 << 20)
+    contents = {"mixed": mixed, "short": zeros[: 1 << 20], "zeros": zeros}
+    write_archive(tmp_path / "a.zip", {name: Content.of(content) for name, content in contents.items()})
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        kinds = {info.filename: info.compress_type for info in archive.infolist()}
+    assert kinds == {"mixed": zipfile.ZIP_DEFLATED, "short": zipfile.ZIP_DEFLATED, "zeros": zipfile.ZIP_STORED}
+    found = unpack(tmp_path / "a.zip", tmp_path / "unpacked")
+    assert found["zeros"].size_bytes == len(zeros)
 
 
 def test_an_archive_is_never_written_over_another(tmp_path: Path) -> None:

@@ -147,6 +147,15 @@ def test_models_of_a_fixed_batch_size_are_verified(tmp_path: Path, batch: int) -
     assert code == 0, said
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_models_whose_batch_size_the_accelerator_fixes_are_verified(tmp_path: Path, batch: int) -> None:
+    packing = make_packing(tmp_path, TWO, accelerators=[{"device": "cpu", "dimensions": {"n": batch}}])
+    with zipfile.ZipFile(packing.zip()) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    code, said = verify(tmp_path / "unpacked")
+    assert code == 0, said
+
+
 @pytest.mark.real
 def test_an_mlflow_folder_verifies_itself(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")

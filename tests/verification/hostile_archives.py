@@ -261,6 +261,10 @@ BOMBS: dict[str, Hostile] = {
         of(A, Part("b", NOISE, DEFLATED, both={"size_bytes": MAX_32, "extra": zip64(1 << 50)})),
         "b would be 1125899906842624 bytes; a file may have 137438953472",
     ),
+    "too many folders": (
+        of(*(Part(f"{number}/" + "a/" * 500 + "b", b"") for number in range(200))),
+        "it has 200 files in 100200 folders, together more than 100000",
+    ),
     "too many files": (
         lambda: build([Part(str(number), b"") for number in range(100_001)], end={"here": 0xFFFF, "files": 0xFFFF}, end64={}),
         "the archive has 100001 entries, more than 100000",

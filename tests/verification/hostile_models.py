@@ -26,6 +26,17 @@ def external(*, dims: tuple[int, ...] = (2,), kind: int = TensorProto.FLOAT, **e
     return tensor
 
 
+def external_twice(**entries: str) -> TensorProto:
+    """Return a tensor that says something else of where its values are before it says the truth."""
+    tensor = external()
+    truth = list(tensor.external_data)
+    del tensor.external_data[:]
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=value)
+    tensor.external_data.extend(truth)
+    return tensor
+
+
 def inline(dims: tuple[int, ...], kind: int = TensorProto.FLOAT) -> TensorProto:
     return TensorProto(name="w", dims=dims, data_type=kind, raw_data=VALUES.tobytes())
 
@@ -132,6 +143,10 @@ MODELS: dict[str, Hostile] = {
     "an offset that is no number": (refers(offset="0x0"), "has an offset or length that is no number"),
     "an offset of ten thousand digits": (refers(offset="9" * 10_000), "has an offset or length that is no number .*4300"),
     "an attribute of the loader": (refers(__class__="evil"), r"has unknown external data keys \['__class__'\]"),
+    "two places": (
+        lambda: files(add(external_twice(location="../../../outside.bin"))),
+        "has an external data key twice, and programs differ in which they take",
+    ),
     "a base folder": (refers(basepath="/etc"), r"has unknown external data keys \['basepath'\]"),
     "external data of huge dimensions": (
         refers(dims=(1 << 40, 1 << 20)),

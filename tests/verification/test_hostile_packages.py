@@ -194,6 +194,11 @@ def test_folders_are_counted_as_files_are(surroundings: Path) -> None:
     refuse_all = Limits(max_files=10)
     with pytest.raises(VerificationFailed, match="the folder has more than 10 files and folders"):
         unpack(surroundings / "package", surroundings / "unpacked", refuse_all)
+    package = surroundings / "package.zip"
+    package.write_bytes(build([Part(name) for name in ("a", "b/c/d", "b/c/e", "b-/c", "b/f", "g/c/h")]))
+    with pytest.raises(VerificationFailed, match="it has 6 files in 5 folders, together more than 10"):
+        unpack(package, surroundings / "unpacked", refuse_all)
+    unpack(package, surroundings / "unpacked", Limits(max_files=11))
 
 
 def package_of(folder: Path, files: dict[str, bytes], change: Callable[[dict[str, Any]], Any] = lambda _: None) -> Path:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 SOCKET = "server.sock"
 LOG = "server.log"
+ROOM_BYTES = 107 - len("/packhouse-12345678/shared/server.sock")  # of the 107 that the path of a socket may have
+ANY_SIZE = ["--max-body-bytes", str(1 << 40)]  # batches are those of the evaluation, however large, and not those of clients
 Server = Callable[[Path, Path], AbstractContextManager[subprocess.Popen[bytes]]]
 
 
@@ -53,7 +55,7 @@ def opened_image(package: Path, job: PackagingJob, workplace: Workplace, packagi
             raise VerificationFailed(f"the image is not built: {error}", is_transient=error.is_transient) from error
 
         def run(shared: Path, log: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
-            return builder.run(image, shared, ["--uds", f"{SOCKET_FOLDER}/{SOCKET}"], packaging.run_options, log)
+            return builder.run(image, shared, ["--uds", f"{SOCKET_FOLDER}/{SOCKET}", *ANY_SIZE], packaging.run_options, log)
 
         with _served(packaging.name, packaged, job, environment, run) as model:
             yield OpenPackage(files=files, models=[model])
@@ -79,7 +81,7 @@ def opened_server(
 
         @contextmanager
         def run(shared: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-            arguments = ["-m", "inference_server", "--model", str(content), "--uds", str(shared / SOCKET)]
+            arguments = ["-m", "inference_server", "--model", str(content), "--uds", str(shared / SOCKET), *ANY_SIZE]
             variables = {
                 "PYTHONPATH": str(content / "server"),
                 "PYTHONSAFEPATH": "1",
@@ -110,10 +112,10 @@ def _unpacked(package: Path, workplace: Workplace) -> Iterator[tuple[Path, int, 
 @contextmanager
 def _served(name: str, packaged: PackagedCandidate, job: PackagingJob, environment: str, run: Server) -> Iterator[ServedModel]:
     """Run a server while the context lasts, on the device, and give the model that it serves."""
-    accelerator, candidate = job.accelerator(packaged.accelerator), job.candidate(packaged.digest)
+    accelerator, candidate = job.accelerator(packaged.accelerator), job.candidate_on(packaged.digest, packaged.accelerator)
     with (
         device_locks(accelerator.devices([candidate.settings]), exclusive=False),
-        tempfile.TemporaryDirectory(prefix="packhouse-") as scratch,  # the path of a socket is short
+        tempfile.TemporaryDirectory(prefix="packhouse-", dir=_short_folder()) as scratch,
     ):
         shared, log = Path(scratch, "shared"), Path(scratch, LOG)
         shared.mkdir()
@@ -121,3 +123,8 @@ def _served(name: str, packaged: PackagedCandidate, job: PackagingJob, environme
         with run(shared, log) as process, InferenceClient(shared / SOCKET, Addresses.of_protocol(name)) as client:
             client.wait_until_ready(process, log)
             yield ServedModel(packaged, environment, client, candidate)
+
+
+def _short_folder() -> str | None:
+    """Return where folders for sockets are made, other than where TMPDIR says; None where its path leaves room for them."""
+    return None if len(os.fsencode(tempfile.gettempdir())) <= ROOM_BYTES else "/tmp"  # noqa: S108 - everybody has it

@@ -14,6 +14,7 @@ from packhouse.evaluation.device_lock import device_locks
 from packhouse.evaluation.runtimes import RuntimeEnvironments
 from packhouse.evaluation.session_host import SessionHost
 from packhouse.packaging.caveat import Caveat
+from packhouse.packaging.golden import own_batch
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.pins import Pin
@@ -67,7 +68,6 @@ class _MLflowModel:
 
     def predict(self, payload: Payload, batch_size: int, samples: int | None = None) -> Predictions:
         """Run the samples through MLflow, on the device. MLflow does not say where single nodes run."""
-        first = self._candidate.inputs[0].shape
         with (
             device_locks(self._accelerator.devices([self._candidate.settings]), exclusive=False),
             tempfile.TemporaryDirectory(prefix="run-", dir=self._workplace.scratch) as scratch,
@@ -80,7 +80,7 @@ class _MLflowModel:
                 data=str(payload.path.absolute()),
                 inputs={value.name: payload.input_keys[value.name] for value in self._candidate.inputs},
                 batch_size=batch_size,
-                fixed_batch=first[0] if first and isinstance(first[0], int) else None,
+                fixed_batch=own_batch(self._candidate),
                 samples=samples,
                 output=str(output),
             )
