@@ -54,6 +54,17 @@ def model_contents(candidate: Candidate, store: ArtifactStore, beside: Contents)
     return {**files, **beside}
 
 
+def joined(own: Contents, others: Contents) -> dict[str, Content]:
+    """Return what a package has of its own together with `others`, those of candidates.
+
+    Raises:
+        PackagingFailed: a name is in both.
+    """
+    if taken := sorted(own.keys() & others.keys()):
+        raise PackagingFailed(f"the package has a file {taken[0]!r} of its own; rename the candidate's file")
+    return {**others, **own}
+
+
 def unfit_name(names: Iterable[str]) -> str | None:
     """Say which name, with those before it, cannot be in a package that is unpacked on any system; None where all can.
 

@@ -2,7 +2,7 @@
 
 from importlib import resources
 
-from packhouse.packaging.contents import Content, Contents
+from packhouse.packaging.contents import Content, Contents, joined
 from packhouse.packaging.job import PackagingJob
 from packhouse.packaging.manifest import PackagedCandidate, with_manifest
 from packhouse.provenance.ml_bom import ML_BOM_NAME, ml_bom
@@ -19,4 +19,4 @@ def sealed(name: str, contents: Contents, packaged: tuple[PackagedCandidate, ...
         GRADING_NAME: Content.of(grading_html(job).encode()),
         ML_BOM_NAME: Content.of_json(ml_bom(name, job, packaged, contents)),
     }
-    return with_manifest({**contents, **common}, packaged)
+    return with_manifest(joined(common, contents), packaged)

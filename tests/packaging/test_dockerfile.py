@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
@@ -19,7 +20,7 @@ from packhouse.artifacts import measure
 from packhouse.config.loading import load_config
 from packhouse.errors import InputError, PackagingFailed, VerificationFailed
 from packhouse.packaging.docker.base_images import PYTHON_IMAGE, base_image_for
-from packhouse.packaging.docker.builders import BuilderFailed, find_builder
+from packhouse.packaging.docker.builders import BuilderFailed, Docker, find_builder
 from packhouse.packaging.docker.check import check_dockerfile, read_instructions
 from packhouse.packaging.docker.dockerfile import Dockerfile
 from packhouse.packaging.manifest import Manifest, ManifestFile
@@ -63,8 +64,8 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Packing]:
     base = tmp_path_factory.getbasetemp()
     cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "dockerfile-cache"
 
-    def made(folder: Path, grades: Grades = ONE) -> Packing:
-        packing = make_packing(folder, grades)
+    def made(folder: Path, grades: Grades = ONE, **changes: Any) -> Packing:
+        packing = make_packing(folder, grades, **changes)
         return replace(packing, workplace=replace(packing.workplace, cache=cache))
 
     return made
@@ -221,12 +222,40 @@ def test_a_model_with_a_fixed_batch_gives_an_answer_for_every_sample(
     assert len(predictions.outputs["y"]) == len(predictions.ids) == 90
 
 
+def test_a_model_whose_batch_size_the_accelerator_fixes_gives_an_answer_for_every_sample(
+    tmp_path: Path, make: Callable[..., Packing]
+) -> None:
+    packing = make(tmp_path, accelerators=[{"device": "cpu", "dimensions": {"n": 4}}])
+    packaging = Dockerfile(name="points")
+    with packaging.open(packing.create(packaging), packing.job, packing.workplace) as opened:
+        predictions = opened.models[0].predict(Payload.of(packing.job, packing.workplace.store), batch_size=7)
+    assert len(predictions.outputs["y"]) == len(predictions.ids) == 90
+
+
 def test_a_package_whose_metrics_were_better_than_its_server_is_refused(packing: Packing, package: Path) -> None:
     with (
         Dockerfile(name="points").open(package, packing.job, packing.workplace) as opened,
         pytest.raises(VerificationFailed, match=r"accuracy-accuracy_score of .* in the package, and was 0.97"),
     ):
         score(opened, packing.job, packing.workplace.store)
+
+
+def test_a_long_path_of_temporary_files_leaves_room_for_the_socket(
+    packing: Packing, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with Dockerfile(name="points").open(package, packing.job, packing.workplace) as opened:
+        validate(opened, packing.job, packing.workplace.store)
+
+
+def test_batches_that_are_larger_than_what_clients_may_send_are_scored_nevertheless(packing: Packing) -> None:
+    package = packing.create(Dockerfile(name="points"))
+    change(package, "docker_content/server/inference_server/app.py", "MAX_BODY_BYTES = 64 << 20", "MAX_BODY_BYTES = 100")
+    with Dockerfile(name="points").open(package, packing.job, packing.workplace) as opened:
+        predictions = opened.models[0].predict(Payload.of(packing.job, packing.workplace.store), batch_size=90)
+    assert len(predictions.outputs["y"]) == 90
 
 
 CHANGES = {
@@ -448,6 +477,16 @@ def test_external_data_and_further_files_lie_beside_the_model_in_mlflow_format(
         packing.create(Dockerfile(name="points"))
 
 
+def test_a_candidates_file_that_is_called_like_what_is_installed_is_refused_and_not_lost(
+    tmp_path: Path, make: Callable[..., Packing]
+) -> None:
+    write_classifier(tmp_path / "candidates" / "model" / "net.onnx")
+    (tmp_path / "candidates" / "model" / "requirements.txt").write_text("the candidate's own")
+    packing = make(tmp_path, {CPU: {"model": (0.97, 1.0)}})
+    with pytest.raises(PackagingFailed, match=r"'requirements\.txt' of its own; rename the candidate's file"):
+        packing.create(Dockerfile(name="points"))
+
+
 def test_hadolint_finds_nothing_in_mlflow_format(mlflow_package: Path) -> None:
     check_dockerfile(mlflow_package)
     done = subprocess.run([HADOLINT, str(mlflow_package / "Dockerfile")], check=False, capture_output=True, text=True)
@@ -602,6 +641,28 @@ def test_a_builder_that_is_installed_and_does_not_work_is_told_apart(tmp_path: P
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with pytest.raises(BuilderFailed, match="docker info failed: Cannot connect to the Docker daemon"):
         find_builder("docker")
+
+
+@pytest.mark.parametrize(
+    ("repository", "told"),
+    [
+        ("docker.io/somebody/points", "somebody/points"),
+        ("docker.io/somebody/points", "docker.io/somebody/points"),
+        ("somebody/points", "somebody/points"),
+        ("docker.io/library/points", "points"),
+        ("localhost:5000/points", "localhost:5000/points"),
+    ],
+)
+def test_docker_is_understood_where_it_shortens_the_name_of_what_it_pushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: str, told: str
+) -> None:
+    program = tmp_path / "docker"
+    program.write_text(f"""#!/bin/sh
+case "$*" in *RepoDigests*) echo '["other/points@sha256:0", "{told}@{DIGEST}"]' ;; esac
+""")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert Docker().push("sha256:1", f"{repository}:1.0") == DIGEST
 
 
 def test_without_push_nothing_is_registered(packing: Packing, package: Path) -> None:

@@ -266,6 +266,16 @@ def test_a_candidates_file_that_is_called_like_mlflows_is_refused_and_named(tmp_
         make_packing(tmp_path, ANY_NAME).create(MLflowModel())
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "verify.py", "grading.html", "sbom.cdx.json", "Verify.py"])
+def test_a_candidates_file_that_is_called_like_one_that_every_package_has_is_refused_and_not_lost(
+    tmp_path: Path, name: str
+) -> None:
+    write_classifier(tmp_path / "candidates" / "model" / "net.onnx")
+    (tmp_path / "candidates" / "model" / name).write_text("the candidate's own")
+    with pytest.raises(PackagingFailed, match=f"'{name}'.*; rename the candidate's file"):
+        make_packing(tmp_path, ANY_NAME).create(MLflowModel())
+
+
 def test_further_files_lie_beside_the_model(tmp_path: Path) -> None:
     write_classifier(tmp_path / "candidates" / "model" / "net.onnx")
     (tmp_path / "candidates" / "model" / "tokenizer").mkdir()

@@ -13,7 +13,7 @@ from packhouse.packaging import Packaging, PackagingJob, Workplace
 from packhouse.packaging.archive import write_folder
 from packhouse.packaging.candidate_files import SETTINGS_NAME
 from packhouse.packaging.caveat import Caveat
-from packhouse.packaging.contents import Content, below
+from packhouse.packaging.contents import Content, below, joined
 from packhouse.packaging.docker import image_requirements
 from packhouse.packaging.docker.base_images import PYTHON_IMAGE, REPOSITORY, TAG, BaseImage, base_image_for, check_image
 from packhouse.packaging.docker.builders import source_date_epoch, why_no_builder
@@ -168,10 +168,10 @@ class Dockerfile(Packaging):
         base = base_image_for(accelerator.execution_provider, accelerator.plugin, self.base_image)
         requirements = image_requirements.of_best(job, self._own_requirements(), base.extras)
         model = model_path(self.export_in_mlflow_format)
-        content = {
-            **served_model(self.name, job, best, workplace.store, in_mlflow_format=self.export_in_mlflow_format),
-            **installed(requirements, workplace.cache, with_wheels=self.include_runtime_packages),
-        }
+        content = joined(
+            installed(requirements, workplace.cache, with_wheels=self.include_runtime_packages),
+            served_model(self.name, job, best, workplace.store, in_mlflow_format=self.export_in_mlflow_format),
+        )
         contents = {
             DOCKERFILE: Content.of(self._text(job, best, base, content[model]).encode()),
             **below(CONTENT, content),
