@@ -24,6 +24,7 @@ from packaging.tags import sys_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from packhouse.artifacts import owned_suffix, remove_orphans
 from packhouse.errors import PackagingFailed
 from packhouse.pins import DISTRIBUTIONS
 from packhouse.transient import is_said_to_pass
@@ -52,7 +53,8 @@ def fetch_all(wanted: Sequence[str], cache: Path) -> tuple[Path, ...]:
     The files lie in a folder of `cache` that holds nothing else. Dependencies have the versions that are installed
     here, where pip can still get them. A folder that was fetched before is used again if every digest in it is right.
 
-    Laws: a folder that can be seen is complete; fetches at the same time, by any number of processes, all succeed.
+    Laws: a folder that can be seen is complete; fetches at the same time, by any number of processes, all succeed; what one
+    that was killed left is removed by the next.
 
     Raises:
         PackagingFailed: pip could not get the files; nothing is left in `cache`.
@@ -61,7 +63,8 @@ def fetch_all(wanted: Sequence[str], cache: Path) -> tuple[Path, ...]:
     entry = cache / _key(wanted, pins)
     if not _is_complete(entry):
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=cache) as scratch:
+        remove_orphans(cache)
+        with tempfile.TemporaryDirectory(prefix=".fetching-", suffix=owned_suffix(), dir=cache) as scratch:
             fresh = _download(wanted, pins, Path(scratch))
             _publish(fresh, entry)
     return tuple(sorted(entry.iterdir()))

@@ -154,6 +154,16 @@ def test_fetches_at_the_same_time_all_succeed(fetched: Path, cache: Path, *, dam
     assert contents(only_entry(cache)) == contents(only_entry(fetched))
 
 
+@pytest.mark.usefixtures("index")
+def test_what_a_killed_fetch_left_is_removed_by_the_next(cache: Path) -> None:
+    killed = "import os, tempfile; tempfile.mkdtemp = lambda *a, make=tempfile.mkdtemp, **k: (make(*a, **k), os._exit(9))\n"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", killed + FETCH, str(cache)], env=environment, check=False)
+    assert (done.returncode, len(list(cache.iterdir()))) == (9, 1)
+    files = fetch("engine", "1.0", cache)
+    assert only_entry(cache) == files[0].parent
+
+
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "site-packages"

@@ -279,6 +279,21 @@ def test_what_was_interrupted_shows_no_version_and_is_gone_on_with(mlflow: MLflo
     assert len(mlflow.runs("interrupted")) == 1
 
 
+def test_a_metric_whose_name_mlflow_does_not_take_is_registered_under_one_that_it_takes(mlflow: MLflow, tmp_path: Path) -> None:
+    packing, packaging = make_packing(tmp_path, ONE), MLflowModel(name="named", server="test")
+    old, new = "accuracy-accuracy_score", "recall@10-score (mean)"
+    metrics = [item.model_copy(update={"name": item.name.replace(old, new)}) for item in packing.job.metrics]
+    (evaluation,) = packing.job.evaluations
+    measured = {name.replace(old, new): value for name, value in evaluation.metrics.items()}
+    renamed = evaluation.model_copy(update={"metrics": measured | {new: measured[new].model_copy(update={"value": 1.0})}})
+    job = packing.job.model_copy(update={"metrics": tuple(metrics), "evaluations": (renamed,)})
+    packing = replace(packing, job=job)
+    Made(packing, packaging, packing.create(packaging)).register(mlflow.registry)
+    ((version,), (run,)) = mlflow.versions("named"), mlflow.runs("named")
+    assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}["recall_10-score _mean_"] == 1.0
+    assert {tag["key"]: tag["value"] for tag in version["tags"]}["packhouse.scored.recall_10-score _mean_"] == "1.0"
+
+
 def test_a_process_that_is_killed_while_it_uploads_leaves_nothing_in_the_way(mlflow: MLflow, tmp_path: Path) -> None:
     write_classifier(tmp_path / "candidates" / "killed" / "model.onnx", padding_bytes=100 << 20, external="weights.bin")
     made = make(tmp_path, "killed", grades={CPU: {"killed": (1.0, 3.0)}})

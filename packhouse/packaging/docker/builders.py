@@ -151,9 +151,9 @@ class Docker(Builder):
         """Tag the image, push it, and read the digest that the registry gave it."""
         self._run("tag", image, reference)
         self._run("push", "--quiet", reference)
-        repository = reference.rpartition(":")[0]
+        repository = _shortened(reference.rpartition(":")[0])
         digests: list[str] = json.loads(self._run("image", "inspect", "--format={{json .RepoDigests}}", reference))
-        return next(digest.partition("@")[2] for digest in digests if digest.startswith(f"{repository}@"))
+        return next(digest.partition("@")[2] for digest in digests if _shortened(digest).startswith(f"{repository}@"))
 
     def _build_command(self) -> Sequence[str]:
         return "build", f"--build-arg=SOURCE_DATE_EPOCH={source_date_epoch()}"
@@ -225,6 +225,11 @@ def why_no_builder(name: str | None = None) -> str | None:
     except BuilderFailed as error:
         return str(error)
     return None
+
+
+def _shortened(name: str) -> str:
+    """Return the name of an image without what Docker leaves out when it tells it."""
+    return name.removeprefix("docker.io/").removeprefix("library/")
 
 
 def _reason(errors: str, output: str) -> str:

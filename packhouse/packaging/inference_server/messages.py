@@ -1,6 +1,7 @@
 """Requests and answers of inference in the Open Inference Protocol v2: what is on the wire, and the arrays that it means."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from .tensors import Array, BadRequest, Json, binary_size, decode, encode
 
 JSON_LENGTH = "Inference-Header-Content-Length"
+LENGTH = re.compile("[0-9]{1,18}")  # more digits are no number of bytes, and thousands of them none that Python reads
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _split(body: bytes, json_length: str | None) -> tuple[Json, bytes]:
     """Return the JSON object that a body begins with, and the bytes behind it."""
     length = len(body)
     if json_length is not None:
-        if not json_length.isascii() or not json_length.isdecimal() or int(json_length) > length:
+        if not LENGTH.fullmatch(json_length) or int(json_length) > length:
             raise BadRequest(f"{JSON_LENGTH} is {json_length!r}, and the body has {length} bytes")
         length = int(json_length)
     try:

@@ -6,6 +6,7 @@ nothing half done can be seen. A package is known by its digest: where it is reg
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ REMEDIES = {
     403: "give the block's user the right to make experiments and registered models",
     404: "check tracking_uri of the block; it has to be an MLflow 3 server",
 }
+KEY_FORBIDS = re.compile(r"[^/\w.\- :]")  # in the names of metrics and tags
 UNREACHABLE = "check that the server runs and that tracking_uri of the block is right"
 
 CheckCopy = Callable[[Path], Score]
@@ -138,7 +140,7 @@ def _checked(copy: Path, package: Path, check: CheckCopy) -> dict[str, str]:
     """Compare a copy with the package and score it; the score as tags. Opening it compares every file with its manifest."""
     if (copy / MANIFEST_NAME).read_bytes() != (package / MANIFEST_NAME).read_bytes():
         raise VerificationFailed(f"{MANIFEST_NAME} differs")
-    return {f"packhouse.scored.{item.metric}": repr(item.packaged) for item in check(copy).metrics}
+    return {f"packhouse.scored.{_key(item.metric)}": repr(item.packaged) for item in check(copy).metrics}
 
 
 def _digest(package: Path, manifest: Manifest) -> str:
@@ -150,11 +152,17 @@ def _digest(package: Path, manifest: Manifest) -> str:
 def _metrics(packaged: PackagedCandidate) -> dict[str, float]:
     """Return every metric, and where it has an interval, its ends as ``<metric>.low`` and ``<metric>.high``."""
     metrics: dict[str, float] = {}
-    for name, metric in packaged.metrics.items():
+    for own_name, metric in packaged.metrics.items():
+        name = _key(own_name)
         metrics[name] = metric.value
         if metric.interval:
             metrics[f"{name}.low"], metrics[f"{name}.high"] = metric.interval
     return metrics
+
+
+def _key(metric: str) -> str:
+    """Return the name of a metric as MLflow takes it: ``recall@10`` as ``recall_10``."""
+    return KEY_FORBIDS.sub("_", metric)
 
 
 def _params(packaged: PackagedCandidate, job: PackagingJob) -> dict[str, str]:
