@@ -6,7 +6,7 @@ The process is ours to stop: Azure's SDK has operations that never end, and sets
 import contextlib
 import json
 import re
-import select
+import selectors
 import subprocess
 import sys
 import tempfile
@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml.failures import AzureFailed, Failure
+from packhouse.packaging.tied import tied
 
 CLIENT = "packhouse.packaging.azureml.client"
 POLL_S = 0.5
@@ -61,7 +62,7 @@ class AzureMLConnection:
         """
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", CLIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+                tied([sys.executable, "-P", "-m", CLIENT]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
             )
             session = AzureMLSession(self, process, log, sleep)
             try:
@@ -72,7 +73,7 @@ class AzureMLConnection:
 
     def without_secrets(self, text: str) -> str:
         """Return a text of Azure's in which nothing secret is left."""
-        for secret in self.secrets:
+        for secret in filter(None, self.secrets):
             text = text.replace(secret, HIDDEN)
         return SIGNATURES.sub(rf"\g<1>{HIDDEN}", text)
 
@@ -98,6 +99,7 @@ class AzureMLSession:
         self.connection = connection
         self.sleep = sleep
         self._process, self._log = process, log
+        self._stopped: RegistrationFailed | None = None
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """Return what the workspace answers.
@@ -126,14 +128,17 @@ class AzureMLSession:
         except BrokenPipeError:
             raise self._ended(do) from None
         deadline = time.monotonic() + self.connection.timeout_s
-        while not select.select([self._process.stdout], [], [], POLL_S)[0]:
-            if time.monotonic() > deadline:
-                self._process.kill()
-                raise RegistrationFailed(
-                    f"Azure ML did not finish {_words(do)} within {self.connection.timeout_s:g} s, so it was stopped → try "
-                    "again; if it needs longer, raise timeout_s of the block",
-                    is_transient=True,
-                )
+        with selectors.DefaultSelector() as answers:
+            answers.register(self._process.stdout, selectors.EVENT_READ)
+            while not answers.select(POLL_S):
+                if time.monotonic() > deadline:
+                    self._process.kill()
+                    self._stopped = RegistrationFailed(
+                        f"Azure ML did not finish {_words(do)} within {self.connection.timeout_s:g} s, so it was stopped → "
+                        "try again; if it needs longer, raise timeout_s of the block",
+                        is_transient=True,
+                    )
+                    raise self._stopped
         line = self._process.stdout.readline()
         if not line.endswith(b"\n"):
             raise self._ended(do)
@@ -144,6 +149,8 @@ class AzureMLSession:
         return answer["ok"]
 
     def _ended(self, do: str) -> RegistrationFailed:
+        if self._stopped:  # by us, which is the reason for all that is asked from then on
+            return self._stopped
         code = self._process.wait()
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines() or ["no message"]

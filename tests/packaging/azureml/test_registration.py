@@ -304,3 +304,7 @@ def test_text_of_azure_is_shown_without_secrets() -> None:
     connection = AzureMLConnection("s", "g", "w", secrets=("planted-4711",))
     text = "https://x.blob/y?se=2026&sig=Ab%2Fc%3D&sp=r Bearer eyJ0.e30.x; AccountKey=abc==; planted-4711"
     assert connection.without_secrets(text) == "https://x.blob/y?se=2026&sig=***&sp=r Bearer ***; AccountKey=***; ***"
+
+
+def test_an_empty_password_hides_nothing() -> None:
+    assert AzureMLConnection("s", "g", "w", secrets=("",)).without_secrets("no such tenant") == "no such tenant"
