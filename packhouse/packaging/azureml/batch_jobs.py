@@ -9,6 +9,7 @@ from pathlib import Path
 from packhouse.artifacts import ArtifactStore
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml.batch_model import BatchModel
+from packhouse.packaging.azureml.server_log import LOG_LINES
 from packhouse.packaging.azureml.workspace import AzureMLSession
 from packhouse.packaging.job import PackagingJob
 from packhouse.packaging.manifest import PackagedCandidate
@@ -63,9 +64,17 @@ def run_job(session: AzureMLSession, endpoint: str, deployment: str, requests: P
             shutil.move(path, answers / path.name)
 
 
+def _end(log: str) -> str:
+    """Return the last lines, for a job writes as much as it likes."""
+    return "".join(log.splitlines(keepends=True)[-LOG_LINES:])
+
+
 def _failed(session: AzureMLSession, name: str, status: str, fetched: Path) -> RegistrationFailed:
     """Return the failure of a job, with its logs."""
     written = [path for path in sorted(fetched.rglob("*")) if path.suffix in LOG_SUFFIXES]
-    logs = {path.name: session.connection.without_secrets(path.read_text(errors="replace")) for path in written}
+    logs = {
+        path.relative_to(fetched).as_posix(): session.connection.without_secrets(_end(path.read_text(errors="replace")))
+        for path in written
+    }
     last = next((text.strip().splitlines()[-1] for text in reversed(logs.values()) if text.strip()), "it wrote no log")
     return RegistrationFailed(f"the smoke test's job {name} is {status}: {last}", logs=logs)

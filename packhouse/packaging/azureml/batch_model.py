@@ -34,14 +34,24 @@ class BatchModel:
         self._answered: set[tuple[int, int | None]] = set()
 
     def prepare(self, payload: Payload, *asked: tuple[int, int | None]) -> None:
-        """Run one job for all that will be asked: batch sizes, with numbers of samples. Raises VerificationFailed."""
+        """Run one job for all that will be asked: batch sizes, with numbers of samples.
+
+        Raises:
+            VerificationFailed: the job did not run, or the samples cannot be written for it.
+        """
         number = len(self._answered)
         requests, self._answers = self._scratch / f"requests-{number}", self._scratch / "answers"
         requests.mkdir()
         self._answers.mkdir(exist_ok=True)
         for size, samples in asked:
             for index, batch in enumerate(batches(self._candidate, payload, size, samples)):
-                body, _ = write_request(batch.feed, tensors(self._candidate), as_bytes=False)
+                try:
+                    body, _ = write_request(batch.feed, tensors(self._candidate), as_bytes=False)
+                except ValueError as error:
+                    raise VerificationFailed(
+                        "the files of a batch job are JSON, and there are samples with values that are not finite, which it "
+                        "cannot hold → deploy online, or set code_folder to a scoring script of your own"
+                    ) from error
                 (requests / _name(size, samples, index)).write_bytes(body)
         self._run(requests, self._answers)
         self._answered |= set(asked)

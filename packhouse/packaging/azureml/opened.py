@@ -33,7 +33,7 @@ SOCKET, LOG = "server.sock", "server.log"
 ADDRESSES = Addresses(ready="/", metadata="/score", infer="/score")
 BATCH_TIMEOUT_S = 3600.0
 # Calls a scoring script as a batch job does: with the files of a folder, ten at a time.
-BATCH_DRIVER = """
+BATCH_PROGRAM = """
 import importlib.util, pathlib, sys
 spec = importlib.util.spec_from_file_location("entry", sys.argv[1])
 script = importlib.util.module_from_spec(spec)
@@ -108,20 +108,23 @@ def _batch(folder: Path, packaged: PackagedCandidate, job: PackagingJob, python:
     """Run the script as a job would, over files."""
 
     def run(requests: Path, answers: Path) -> None:
-        command = [python, "-c", BATCH_DRIVER, str(folder / CODE_FOLDER / SCRIPT), str(requests)]
+        command = [python, "-c", BATCH_PROGRAM, str(folder / CODE_FOLDER / SCRIPT), str(requests)]
         variables = _variables(folder) | {"AZUREML_BI_OUTPUT_PATH": str(answers)}
         log = scratch / LOG
         with log.open("wb") as sink:
-            done = subprocess.run(
-                tied(command),
-                check=False,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                env=variables,
-                cwd=scratch,
-                timeout=BATCH_TIMEOUT_S,
-            )
+            try:
+                done = subprocess.run(
+                    tied(command),
+                    check=False,
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=subprocess.STDOUT,
+                    env=variables,
+                    cwd=scratch,
+                    timeout=BATCH_TIMEOUT_S,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise VerificationFailed(f"its scoring script did not end within {BATCH_TIMEOUT_S:g} s") from error
         if done.returncode:
             said = last_words(log.read_text(encoding="utf-8", errors="replace")) or "it said nothing"
             raise VerificationFailed(f"its scoring script ended with {done.returncode}: {said}")

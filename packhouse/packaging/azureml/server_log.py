@@ -6,6 +6,7 @@ from packhouse.packaging.inference_client import last_lines
 
 # What Python writes last of an exception, which the server puts its own words around.
 EXCEPTION = re.compile(r"^(?:.*? - )?((?:\w+\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Unservable)\b.*)$", re.MULTILINE)
+LOG_LINES = 500  # that are kept of what a deployment or a job wrote
 OF_SERVER = "azureml_inference_server_http."  # its own exception around that of the script
 
 

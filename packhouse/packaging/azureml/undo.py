@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml.endpoints import Kind, RemoteEndpoint
-from packhouse.packaging.azureml.server_log import last_words
+from packhouse.packaging.azureml.server_log import LOG_LINES, last_words
 from packhouse.packaging.azureml.workspace import AzureMLConnection, AzureMLSession
 
-LOG_LINES = 500
 SERVER_LOG = "inference server"
 
 

@@ -1,9 +1,11 @@
 """A deployment before anything is asked of Azure: what is refused, what is in its package, and its script run here."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -11,10 +13,14 @@ from pydantic import ValidationError
 from packhouse.artifacts import measure
 from packhouse.config import load_config
 from packhouse.errors import InputError, PackagingFailed, VerificationFailed
+from packhouse.packaging.azureml import opened
+from packhouse.packaging.azureml.batch_model import BatchModel
 from packhouse.packaging.azureml.deployment import AzureMLDeployment
 from packhouse.packaging.azureml.environment import IMAGE
+from packhouse.packaging.manifest import Manifest
 from packhouse.plan import prepare
 from packhouse.verification import verify_package
+from packhouse.verification.payload import Payload
 from packhouse.verification.score import score
 from packhouse.verification.validate import validate
 from tests.jobs import write_job
@@ -255,6 +261,31 @@ def test_the_generated_script_gives_what_was_evaluated(packing: Packing, is_onli
     assert validated.difference == 0
     assert "its scoring script" in validated.environment
     assert [metric.packaged for metric in scored.metrics] == [1.0]
+
+
+def test_samples_that_json_cannot_hold_are_told_before_a_batch_job_runs(packing: Packing, tmp_path: Path) -> None:
+    stored = Payload.of(packing.job, packing.workplace.store)
+    with np.load(stored.path) as samples:
+        arrays = {name: samples[name].copy() for name in samples.files}
+    (key,) = stored.input_keys.values()
+    arrays[key][0] = np.nan
+    np.savez(tmp_path / "points.npz", **arrays)
+    manifest = Manifest.model_validate_json((packing.create(deployment(is_online=False)) / "manifest.json").read_bytes())
+    (candidate,) = packing.job.candidates
+    model = BatchModel(manifest.candidates[0], "a job", candidate, lambda *_: pytest.fail("a job ran"), tmp_path)
+    with pytest.raises(VerificationFailed, match=r"not finite.*→ deploy online"):
+        model.prepare(replace(stored, path=tmp_path / "points.npz"), (1, 3))
+
+
+@pytest.mark.real
+def test_a_batch_script_that_does_not_end_is_stopped(packing: Packing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opened, "BATCH_TIMEOUT_S", 0.01)
+    packaging = deployment(is_online=False)
+    with (
+        packaging.open(packing.create(packaging), packing.job, packing.workplace) as package,
+        pytest.raises(VerificationFailed, match=r"its scoring script did not end within 0\.01 s"),
+    ):
+        validate(package, packing.job, packing.workplace.store)
 
 
 @pytest.mark.real
