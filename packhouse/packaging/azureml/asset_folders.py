@@ -12,6 +12,7 @@ from packhouse.errors import PackagingFailed, RegistrationFailed
 from packhouse.packaging import PackagingJob
 from packhouse.packaging.azureml.names import IGNORE_FILES
 from packhouse.packaging.azureml.registration import Asset, Kind
+from packhouse.packaging.azureml.versions import FLOW_RUN_TAG
 from packhouse.packaging.contents import Content, Contents
 from packhouse.packaging.manifest import Manifest, PackagedCandidate, with_manifest
 from packhouse.packaging.ranked_model import packed_model
@@ -89,7 +90,7 @@ def tags_of(packaged: PackagedCandidate, flow_run: str | None) -> dict[str, str]
         "packhouse.rank": packaged.rank,
         "packhouse.overall_rank": packaged.overall_rank,
         "packhouse.decided_by": packaged.decided_by,
-        "packhouse.flow_run": flow_run,
+        FLOW_RUN_TAG: flow_run,
         **{name: repr(metric.value) for name, metric in packaged.metrics.items()},
     }
     return {key: str(value)[:MAX_TAG_LENGTH] for key, value in about.items() if value is not None}

@@ -20,9 +20,10 @@ from packhouse.packaging.azureml.base import AzureMLPackaging
 from packhouse.packaging.azureml.deployment_settings import TARGET_WITH_VERSION, DeploymentConfig, ModelPackage, SmokeTest
 from packhouse.packaging.azureml.environment import EnvironmentSource, files_below
 from packhouse.packaging.azureml.layout import CODE_FOLDER, DEPLOYMENT_NAME, ENVIRONMENT_FOLDER, MODEL_FOLDER, SCRIPT
-from packhouse.packaging.azureml.names import ASSET_NAME, asset_version
+from packhouse.packaging.azureml.names import ASSET_NAME, MAX_ASSET_NAME, asset_version
 from packhouse.packaging.azureml.opened import opened_deployment
 from packhouse.packaging.azureml.rollout import roll_out
+from packhouse.packaging.azureml.versions import AUTO
 from packhouse.packaging.contents import Content, below
 from packhouse.packaging.inference_server import SERVING_NAME
 from packhouse.packaging.seal import sealed
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from packhouse.verification.opened import OpenPackage
 
 NOT_IN_AZURE = "npu"
+BASE = "-base"
 PREVIEW = "models.package is a preview operation of Azure ML, without a service level, that newer interfaces no longer have"
 
 
@@ -163,6 +165,18 @@ class AzureMLDeployment(AzureMLPackaging):
         return self.model_package.inferencing_server.type == "AzureMLOnline"
 
     @property
+    def made_environment(self) -> str:
+        """Name of the environment that is made; under `target_environment` itself, Azure ML puts the one of a model package."""
+        target = self.model_package.target_environment
+        return target if self.strategy == "direct" else f"{target[: MAX_ASSET_NAME - len(BASE)]}{BASE}"
+
+    @property
+    def made_environment_version(self) -> str:
+        """Version of the environment that is made, or `auto`."""
+        wanted = self.model_package.target_environment_version
+        return wanted if wanted and self.strategy == "direct" else AUTO
+
+    @property
     def output_name(self) -> str:
         """``<name>.azureml-deployment``."""
         return f"{self.name}.azureml-deployment"
@@ -237,9 +251,7 @@ class AzureMLDeployment(AzureMLPackaging):
         if package.base_environment_id:
             calls.append(f"GET {package.base_environment_id}")
         else:
-            calls.append(
-                f"GET environments/{package.target_environment}/versions; PUT its next version where the content is new"
-            )
+            calls.append(f"GET environments/{self.made_environment}/versions; PUT its next version where the content is new")
         calls.append("GET codes by digest; where they are new, startPendingUpload, HEAD and PUT of their blobs, PUT codes/<id>")
         if self.strategy == "model_package":
             calls.append(f"POST {model}/{version}/package")

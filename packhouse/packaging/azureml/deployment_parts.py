@@ -16,7 +16,7 @@ from packhouse.packaging.azureml.layout import (
     MODEL_FOLDER,
 )
 from packhouse.packaging.azureml.registration import Asset, register_asset
-from packhouse.packaging.azureml.versions import AUTO, DIGEST_TAG, AssetVersion
+from packhouse.packaging.azureml.versions import DIGEST_TAG, AssetVersion
 from packhouse.packaging.azureml.workspace import AzureMLSession
 from packhouse.packaging.manifest import MANIFEST_NAME, Manifest
 from packhouse.records import digest_of
@@ -102,14 +102,14 @@ class DeploymentParts:
         folder, image = self._package / ENVIRONMENT_FOLDER, self._described["environment"]["image"]
         asset = Asset(
             kind="environments",
-            name=package.target_environment,
+            name=self._packaging.made_environment,
             folder=folder,
             digest=digest_of([validated_digest(self._package, self._manifest, ENVIRONMENT_FOLDER), image]),
             description=None,
             tags={},
             settings={"image": image, "conda_file": str(folder / CONDA_NAME) if image else None},
         )
-        return register_asset(session, asset, package.target_environment_version or AUTO, "next").id
+        return register_asset(session, asset, self._packaging.made_environment_version, "next").id
 
     def _settings(self) -> dict[str, Any]:
         settings = {name: value for name, value in self._described.items() if name not in NO_SETTINGS}

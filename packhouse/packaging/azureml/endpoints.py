@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml.failures import AzureFailed
-from packhouse.packaging.azureml.versions import DIGEST_TAG
+from packhouse.packaging.azureml.versions import DIGEST_TAG, FLOW_RUN_TAG
 from packhouse.packaging.azureml.workspace import AzureMLSession
 
 Kind = Literal["online", "batch"]
@@ -29,11 +29,12 @@ class StillGoingOn(RegistrationFailed):
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment of an endpoint, and the digest of its content where Packhouse made it."""
+    """A deployment of an endpoint; where Packhouse made it, the digest of its content, and the run that made it."""
 
     name: str
     state: str
     digest: str | None
+    flow_run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ def name_of_deployment(endpoint: Endpoint, wanted: str, digest: str) -> str:
     """
     if there := next((item for item in endpoint.deployments if item.digest == digest), None):
         return there.name
+    taken = {item.name.lower() for item in endpoint.deployments}  # names in Azure do not differ by case
     for name in (wanted, f"{wanted[: MAX_NAME - SUFFIX - 1].rstrip('-')}-{digest[:SUFFIX]}"):
-        if endpoint.deployment(name) is None:
+        if name.lower() not in taken:
             return name
     raise RegistrationFailed(f"{wanted} and {name} of the endpoint {endpoint.name} have other content; delete one of them")
 
@@ -100,8 +102,10 @@ class RemoteEndpoint:
         told = self.session.ask(f"{self.kind}.find", endpoint=self.name)
         if told is None:
             return None
-        deployments = told.pop("deployments")
-        made = (Deployment(item["name"], item["state"], item["tags"].get(DIGEST_TAG)) for item in deployments)
+        made = (
+            Deployment(item["name"], item["state"], item["tags"].get(DIGEST_TAG), item["tags"].get(FLOW_RUN_TAG))
+            for item in told.pop("deployments")
+        )
         return Endpoint(name=self.name, deployments=tuple(made), **told)
 
     def change(self, do: str, what: str, *, waits: bool = True, **arguments: Any) -> None:

@@ -4,7 +4,7 @@
 left by an upload that broke off.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from packhouse.errors import RegistrationFailed
@@ -65,6 +65,10 @@ IMAGE_BUILD = Rule(
     "the image cannot be built; check image and packages of the environment, and the build log in the workspace's storage",
 )
 CRASHED = Rule(0, 0.0, "the scoring script or its environment ended the container; its log says why")
+MODEL_FAILED = Rule(0, 0.0, "the scoring script failed, refused it or is not ready; the log of the deployment says why")
+SLOW_MODEL = Rule(
+    2, 2.0, "the model takes longer than a request may; raise request_settings.request_timeout_ms in extra_config"
+)
 BAD_ARGUMENT = Rule(0, 0.0, "check deployment_config and model_package")
 SECRETS = Rule(0, 0.0, "the endpoint's identity may not read the secrets that the variables name; give it the right to")
 CANCELED = Rule(1, 60.0, "Azure canceled it; register again later", is_transient=True)
@@ -79,13 +83,22 @@ OTHER = Rule(0, 0.0, "")
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong, as Azure says it: exception, error code and HTTP status, where it has them; and what was asked."""
+    """What went wrong, as Azure says it: exception, error code and HTTP status, where it has them; and what was asked.
+
+    `details` are the codes of errors that explain it; `model_status` is what a model answered to a request that was passed on.
+    """
 
     kind: str
     code: str | None
     status: int | None
     message: str
     asked: str = ""
+    details: Sequence[str] = ()
+    model_status: int | None = None
+
+    def has_code(self, *codes: str) -> bool:
+        """Whether one of these is its code, or that of a detail."""
+        return not {self.code, *self.details}.isdisjoint(codes)
 
     @property
     def is_conflict(self) -> bool:
@@ -98,6 +111,11 @@ class Failure:
     def is_of_endpoint(self) -> bool:
         """Whether an endpoint was asked or changed, and no asset."""
         return self.asked.startswith(ENDPOINTS)
+
+    @property
+    def is_of_model(self) -> bool:
+        """Whether a deployment was asked for an answer of its model."""
+        return self.asked in ("online.invoke", "online.post")
 
     @property
     def is_busy(self) -> bool:
@@ -134,11 +152,13 @@ RULES: tuple[tuple[Callable[[Failure], bool], Rule], ...] = (
     (lambda failure: failure.code == LEFTOVER, UNFINISHED_UPLOAD),
     (lambda failure: failure.is_conflict, CONFLICT),
     (lambda failure: failure.is_busy, OTHER_CHANGE),
-    (lambda failure: failure.code in {"OutOfQuota", "QuotaExceeded"}, QUOTA),
-    (lambda failure: failure.code == "ImageBuildFailure", IMAGE_BUILD),
-    (lambda failure: failure.code == "ResourceNotReady", CRASHED),
+    (lambda failure: failure.status == 424, MODEL_FAILED),
+    (lambda failure: failure.status == 408 and failure.is_of_model, SLOW_MODEL),
+    (lambda failure: failure.has_code("OutOfQuota", "QuotaExceeded"), QUOTA),
+    (lambda failure: failure.has_code("ImageBuildFailure"), IMAGE_BUILD),
+    (lambda failure: failure.has_code("ResourceNotReady"), CRASHED),
+    (lambda failure: failure.has_code("SecretsInjectionError"), SECRETS),
     (lambda failure: failure.code in {"BadArgument", "BadRequest"} and failure.is_of_endpoint, BAD_ARGUMENT),
-    (lambda failure: failure.code == "SecretsInjectionError", SECRETS),
     (lambda failure: failure.code == "OperationCanceled", CANCELED),
     (lambda failure: failure.code == "InternalServerError" and failure.is_of_endpoint, INTERNAL),
     (lambda failure: failure.kind == "TimeoutError", TIMED_OUT),

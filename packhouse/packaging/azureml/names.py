@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 ASSET_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,254}")  # of Azure's OpenAPI
+MAX_ASSET_NAME = 255
 # Files that Azure's SDK obeys: what they list would silently not be uploaded.
 IGNORE_FILES = (".amlignore", ".gitignore")
 

@@ -1,6 +1,5 @@
 """Asking a deployment of an online endpoint."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from packhouse.verification.payload import Payload
 from packhouse.verification.served import ServedModel, batches, tensors
 
 MAX_REQUEST_BYTES = 1_500_000  # to a managed online endpoint
-NOT_IN_JSON = 422  # the status where an output has values that JSON cannot hold
+NOT_IN_JSON = 422  # what the model answers where an output has values that JSON cannot hold
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class OnlineClient:
         try:
             return self._infer(feed, outputs)
         except AzureFailed as error:
-            raise VerificationFailed(str(error)) from error
+            raise VerificationFailed(str(error), is_transient=error.is_transient) from error
         except BadRequest as error:
             raise VerificationFailed(
                 f"it answers with something else than the Open Inference Protocol v2 ({error}) → if your scoring script has a "
@@ -55,7 +54,7 @@ class OnlineClient:
             try:
                 return self._answer_to_json(body, is_single=all(len(array) == 1 for array in feed.values() if array.ndim))
             except AzureFailed as error:
-                if error.failure.status != NOT_IN_JSON:
+                if error.failure.model_status != NOT_IN_JSON:
                     raise
         body, headers = write_request(feed, outputs)
         return self._post(body, headers)
@@ -63,8 +62,9 @@ class OnlineClient:
     def _answer_to_json(self, body: bytes, *, is_single: bool) -> dict[str, Array]:
         if not (self.deployment and is_single):
             return self._post(body, {"Content-Type": "application/json"})
-        request = json.loads(body)
-        told = self.session.ask("online.invoke", endpoint=self.endpoint, deployment=self.deployment, request=request)
+        path = self.scratch / "request"
+        path.write_bytes(body)
+        told = self.session.ask("online.invoke", endpoint=self.endpoint, deployment=self.deployment, path=str(path))
         return read_answer(told.encode(), None)
 
     def _post(self, body: bytes, headers: Mapping[str, str]) -> dict[str, Array]:

@@ -1,6 +1,5 @@
 """A deployment rolled out: made without traffic, asked, and given traffic; or undone."""
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,6 @@ from packhouse.packaging.azureml.deployment_settings import SmokeTest
 from packhouse.packaging.azureml.endpoints import (
     BROKEN,
     BUSY_TRIES,
-    SETTLED,
     SUCCEEDED,
     Endpoint,
     RemoteEndpoint,
@@ -28,7 +26,7 @@ from packhouse.packaging.azureml.failures import AzureFailed
 from packhouse.packaging.azureml.online_client import OnlineClient, online_model
 from packhouse.packaging.azureml.smoke import require_an_answer, require_answers
 from packhouse.packaging.azureml.undo import Undo
-from packhouse.packaging.azureml.versions import AssetVersion
+from packhouse.packaging.azureml.versions import FLOW_RUN_TAG, AssetVersion
 from packhouse.packaging.azureml.workspace import AzureMLConnection, AzureMLSession
 from packhouse.packaging.job import PackagingJob, Workplace
 
@@ -100,7 +98,7 @@ class Rollout:
 
     def _make_endpoint(self, what: str) -> None:
         """Make the endpoint, or wait for who is making it."""
-        tags = {"packhouse.flow_run": self._workplace.flow_run} if self._workplace.flow_run else {}
+        tags = {FLOW_RUN_TAG: self._workplace.flow_run} if self._workplace.flow_run else {}
         self._undo.made_endpoint = True
         try:
             self._endpoint.change("create", f"making {what}", waits=False, tags=tags)
@@ -117,18 +115,23 @@ class Rollout:
         """Return the name of the deployment of this content, which is made where there is none.
 
         Others may deploy to the endpoint at the same time, and what is deployed under a name replaces what had it. So the name
-        is chosen anew after every wait for others, and it counts only if the content is there when all is done.
+        is chosen anew after every wait for others, and it counts only if the content is there when all is done. Azure may also
+        be busy with what was begun here, where its answer got lost.
         """
+        begun: set[str] = set()
         for _ in range(BUSY_TRIES):
             endpoint = self._found()
             name = name_of_deployment(endpoint, self._packaging.deployment_config.deployment_name, parts.digest)
             existing = endpoint.deployment(name)
-            if existing and existing.state == SUCCEEDED:
-                self._undo.deployment = name
-                return name
-            if existing and existing.state not in SETTLED:
+            if existing and existing.state not in BROKEN:
+                is_ours = name in begun and existing.flow_run == self._workplace.flow_run
+                self._undo.deployment, self._undo.made_deployment = name, is_ours
+                if existing.state == SUCCEEDED:
+                    return name
                 self._endpoint.settle(f"waiting for {name} of {endpoint.name}", name)
                 continue
+            if existing is None:
+                begun.add(name)
             entity = parts.entity(self._session, model)
             self._undo.deployment, self._undo.made_deployment = name, existing is None
             try:
@@ -159,8 +162,9 @@ class Rollout:
         with self._scratch() as scratch:
             run = partial(run_job, self._session, self._endpoint.name, name)
             if test.payload and self._packaging.is_online:
-                request = json.loads(parts.payload)
-                self._session.ask("online.invoke", endpoint=self._endpoint.name, deployment=name, request=request)
+                (scratch / "request").write_bytes(parts.payload)
+                path = str(scratch / "request")
+                self._session.ask("online.invoke", endpoint=self._endpoint.name, deployment=name, path=path)
             elif test.payload:
                 requests = scratch / "requests"
                 requests.mkdir()

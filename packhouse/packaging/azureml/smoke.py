@@ -21,7 +21,7 @@ def require_answers(model: OpenModel, job: PackagingJob, store: ArtifactStore, *
         if scores:
             score(opened, job, store)
     except (VerificationFailed, EvaluationFailed) as error:
-        raise RegistrationFailed(f"the smoke test failed: {error}") from error
+        raise RegistrationFailed(f"the smoke test failed: {error}", is_transient=error.is_transient) from error
 
 
 def require_an_answer(model: OpenModel, job: PackagingJob, store: ArtifactStore) -> None:
@@ -29,4 +29,4 @@ def require_an_answer(model: OpenModel, job: PackagingJob, store: ArtifactStore)
     try:
         model.predict(Payload.of(job, store), 1, samples=1)
     except (VerificationFailed, EvaluationFailed) as error:
-        raise RegistrationFailed(f"the endpoint does not answer: {error}") from error
+        raise RegistrationFailed(f"the endpoint does not answer: {error}", is_transient=error.is_transient) from error

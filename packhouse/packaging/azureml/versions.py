@@ -7,7 +7,7 @@ from typing import Any, Literal
 from packhouse.errors import RegistrationFailed
 
 AUTO = "auto"
-DIGEST_TAG = "packhouse.digest"
+DIGEST_TAG, FLOW_RUN_TAG = "packhouse.digest", "packhouse.flow_run"
 OnConflict = Literal["error", "reuse", "next"]
 
 
@@ -35,7 +35,7 @@ def choose_version(
     Raises:
         RegistrationFailed: the version that is wanted has other content, and no other one may be taken.
     """
-    taken = next((item for item in registered if item.version == wanted), None)
+    taken = None if wanted == AUTO else next((item for item in registered if item.version == wanted), None)
     if taken and taken.digest == digest:
         return taken
     if wanted != AUTO and not taken and on_conflict != "reuse":

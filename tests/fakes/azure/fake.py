@@ -248,10 +248,15 @@ class FakeAzure:
         retry_after: float | None = None,
         drop_connection: bool = False,
         delay_s: float = 0.0,
+        loses_answer: bool = False,
     ) -> None:
-        """Make the next `times` requests fail, `delay_s` late, whose host and path contain the regular expression `path`."""
+        """Make the next `times` requests fail, `delay_s` late, whose host and path contain the regular expression `path`.
+
+        What they ask for is not done, unless only the answer is lost.
+        """
         pattern = re.compile(path, re.IGNORECASE)
-        self.faults.add(Fault(method, pattern, status, code, message, times, retry_after, drop_connection, delay_s))
+        fault = Fault(method, pattern, status, code, message, times, retry_after, drop_connection, delay_s, loses_answer)
+        self.faults.add(fault)
 
     @property
     def _workspace_path(self) -> str:
@@ -291,7 +296,9 @@ class FakeAzure:
         fault = self.faults.take(request.method, f"{request.host}{request.path}")
         if fault is not None and fault.delay_s:
             time.sleep(fault.delay_s)
-        if fault is not None and fault.drop_connection:
+        if fault is not None and fault.loses_answer:
+            self._route(request)
+        if fault is not None and (fault.drop_connection or fault.loses_answer):
             return None
         if fault is not None:
             response = ServiceError(fault.status, fault.code, fault.message).response()

@@ -18,6 +18,7 @@ class Fault:
     retry_after: float | None
     drop_connection: bool
     delay_s: float = 0.0
+    loses_answer: bool = False
 
     def matches(self, method: str, path: str) -> bool:
         """Tell whether a request is meant; ``*`` stands for every method."""

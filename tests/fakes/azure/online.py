@@ -14,6 +14,8 @@ from tests.fakes.azure.resources import Call, Handler
 CONTAINER_TIMEOUT_S = 60
 TOKEN_LIFETIME_S = 3600
 DEPLOYMENT_HEADER = "azureml-model-deployment"
+# What a container answers but 200 comes back as 424 (Microsoft's "Troubleshoot online endpoints"), and its status in a header.
+MODEL_ERROR = "ms-azureml-model-error-"
 # What reaches the container, and comes back; those of binary tensor data have to, or Triton could not be deployed.
 THERE = {"content-type", "accept", "x-request-id", "inference-header-content-length"}
 BACK = {"content-type", "inference-header-content-length"}
@@ -72,7 +74,11 @@ class OnlineEndpoints(Endpoints):
                 timeout=CONTAINER_TIMEOUT_S,
             )
         kept = {key: value for key, value in answer.headers.items() if key.lower() in BACK or key.startswith("x-ms-")}
-        return Response(answer.status_code, headers={**kept, DEPLOYMENT_HEADER: deployment.name}, content=answer.content)
+        kept[DEPLOYMENT_HEADER] = deployment.name
+        if answer.status_code == 200:
+            return Response(200, headers=kept, content=answer.content)
+        error = {MODEL_ERROR + "statuscode": str(answer.status_code), MODEL_ERROR + "reason": answer.reason}
+        return Response(424, headers={**kept, **error}, content=answer.content)
 
     def _by_traffic(self, endpoint: Endpoint) -> str | None:
         """Follow the percentages exactly over every hundred requests, so that no test depends on chance."""

@@ -29,6 +29,10 @@ def test_a_name_that_other_content_has_gets_some_of_the_digest() -> None:
     assert name_of_deployment(endpoint(blue=None), "blue", DIGEST) == "blue-0123456"
 
 
+def test_a_name_is_taken_in_whatever_case_it_is_written() -> None:
+    assert name_of_deployment(endpoint(Blue=OTHER), "blue", DIGEST) == "blue-0123456"
+
+
 def test_a_content_that_is_deployed_keeps_its_name_even_where_the_wanted_one_is_free() -> None:
     assert name_of_deployment(endpoint(**{"blue-0123456": DIGEST}), "blue", DIGEST) == "blue-0123456"
 

@@ -1,5 +1,7 @@
 """What is tried again when Azure refuses, and what it says to the person who has to act."""
 
+from dataclasses import replace
+
 import pytest
 
 from packhouse.packaging.azureml.failures import AzureFailed, Failure
@@ -63,6 +65,22 @@ def test_failure_is_judged_by_code_and_status(case: tuple[str, str | None, int |
     assert error.is_transient == is_transient
     assert message in str(error)
     assert words in str(error).partition("→")[2]
+
+
+def test_what_explains_a_bad_request_decides_what_to_do() -> None:
+    bad = Failure(HTTP, "BadRequest", 400, "The request is invalid.", "online.deploy")
+    assert "check deployment_config" in str(bad)
+    assert "more quota" in str(replace(bad, details=["InferencingClientCallFailed", "OutOfQuota"]))
+    assert "may not read the secrets" in str(replace(bad, details=["SecretsInjectionError"]))
+
+
+def test_a_model_that_fails_or_is_slow_is_no_fault_of_the_network() -> None:
+    failed = Failure(HTTP, None, 424, "it answered 424: boom", "online.post", model_status=500)
+    assert (failed.retries, failed.rule.is_transient) == (0, False)
+    assert "the scoring script failed" in str(failed)
+    slow = Failure(HTTP, None, 408, "it answered 408", "online.post")
+    assert "request_timeout_ms" in str(slow)
+    assert "HTTPS_PROXY" in str(replace(slow, asked="online.find"))
 
 
 def test_one_exception_of_azure_has_three_meanings() -> None:

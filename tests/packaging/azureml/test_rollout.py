@@ -1,6 +1,7 @@
 """Deploying to endpoints: Azure's unmodified SDK against a fake whose deployments really serve what was uploaded."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import yaml
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml import endpoints, online_client, rollout
 from packhouse.packaging.azureml.deployment import AzureMLDeployment
+from packhouse.packaging.azureml.server_log import LOG_LINES
 from packhouse.packaging.azureml.workspace import AzureMLConnection, AzureMLSession
 from tests.azure_workspaces import connect, files, uploaded
 from tests.classifiers import points
@@ -214,6 +216,19 @@ def test_a_deployment_that_scores_otherwise_gets_no_traffic_and_is_deleted(
     assert "POST /score" in failed.value.logs["inference server"]
     assert azure.endpoints["figs"].traffic == {"blue": 100}
     assert list(azure.endpoints["figs"].deployments) == ["blue"]
+
+
+def test_a_deployment_that_azure_did_not_confirm_is_deleted_too_where_it_scores_otherwise(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    deploy(packings["right"], online("unheard", smoke_test=None), connection)
+    azure.fail("PUT", "unheard/deployments", loses_answer=True)
+    since = len(azure.requests)
+    with pytest.raises(RegistrationFailed, match="accuracy_score"):
+        deploy(packings["wrong"], online("unheard", model_version="auto"), connection)
+    sent = [request for request in azure.requests[since:] if request.method == "PUT" and "/deployments/" in request.path]
+    assert [request.status for request in sent] == [0, 409]
+    assert list(azure.endpoints["unheard"].deployments) == ["blue"]
 
 
 def test_only_golden_samples_are_asked_for_where_scores_are_not(
@@ -416,13 +431,40 @@ def test_the_name_of_an_endpoint_that_is_taken_elsewhere_is_said_to_be(
 
 
 def test_outputs_that_json_cannot_hold_are_asked_for_as_bytes(
-    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], tmp_path: Path
 ) -> None:
-    azure.fail("POST", "unfit.*/score", status=422, code="Unprocessable", message="not finite", times=1)
+    code = shutil.copytree(packings["right"].create(online("unfit")) / "code", tmp_path / "code")
+    script = (code / "score.py").read_text()
+    refusal = """    if request.headers.get(JSON_LENGTH) is None:
+        return AMLResponse('{"error": "not finite"}', 422, {"Content-Type": "application/json"})
+    try:
+        content, headers ="""
+    (code / "score.py").write_text(script.replace("    try:\n        content, headers =", refusal))
+    server = {"code_folder": code, "scoring_script": "score.py"}
     since = len(azure.requests)
-    deploy(packings["right"], online("unfit"), connection)
+    deploy(packings["right"], online("unfit", model_package={"inferencing_server": server}), connection)
     sent = [request for request in azure.requests[since:] if request.path.endswith("/score")]
-    assert [request.headers["content-type"] for request in sent[:2]] == ["application/json", "application/octet-stream"]
+    as_json, as_bytes = "application/json", "application/octet-stream"
+    assert [(request.headers["content-type"], request.status) for request in sent[:3]] == [
+        (as_json, 424),
+        (as_json, 424),
+        (as_bytes, 200),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "is_transient"),
+    [(429, "Azure limits requests", True), (408, "raise request_settings.request_timeout_ms", False)],
+)
+def test_an_endpoint_that_is_busy_may_be_asked_later_and_one_that_is_slow_is_said_to_be(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], status: int, words: str, is_transient: bool
+) -> None:
+    name = f"hurried-{status}"
+    azure.fail("POST", f"{name}.*/score", status=status, code="NoAnswer", times=50)
+    with pytest.raises(RegistrationFailed, match=f"the smoke test failed: .*→ .*{words}") as failed:
+        deploy(packings["right"], online(name), connection)
+    assert failed.value.is_transient == is_transient
+    assert name not in azure.endpoints
 
 
 def test_traffic_that_somebody_else_changes_is_not_overwritten(
@@ -546,8 +588,11 @@ def test_a_script_of_the_users_is_asked_with_its_payload(
     server = {"code_folder": tmp_path / "code", "scoring_script": "own.py"}
     settings = {"model_package": {"inferencing_server": server}, "smoke_test": {"payload": payload}}
     payload.write_text(json.dumps({"pears": 1}))
-    with pytest.raises(RegistrationFailed, match=r"KeyError: 'apples'"):
+    since = len(azure.requests)
+    with pytest.raises(RegistrationFailed, match=r"→ the scoring script failed.*KeyError: 'apples'") as failed:
         deploy(packings["right"], online("own", **settings), connection)
+    assert not failed.value.is_transient
+    assert len(asked(azure, "POST", "/score", since)) == 1
     assert "own" not in azure.endpoints
     payload.write_text(json.dumps({"apples": 1}))
     deploy(packings["right"], online("own", **settings), connection)
@@ -588,6 +633,17 @@ def test_a_model_package_is_made_and_deployed_where_that_is_wanted(
     assert azure.endpoints["packed"].traffic == {"blue": 100}
 
 
+def test_what_a_model_package_is_made_of_has_another_name_than_itself(
+    azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing]
+) -> None:
+    azure.on_deploy = accept
+    package = {"target_environment": "wrapped", "target_environment_version": "1"}
+    packaging = online("wrapped", strategy="model_package", model_package=package, smoke_test=None)
+    deploy(packings["right"], packaging, connection)
+    assert list(azure.environments["wrapped"]) == list(azure.environments["wrapped-base"]) == ["1"]
+    assert any("GET environments/wrapped-base/versions" in call for call in packaging.remote_calls())
+
+
 def test_a_build_context_becomes_an_environment(
     azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], tmp_path: Path
 ) -> None:
@@ -626,14 +682,17 @@ def test_a_batch_script_that_fails_is_reported_with_the_log_of_its_job(
     azure: FakeAzure, connection: AzureMLConnection, packings: dict[str, Packing], tmp_path: Path
 ) -> None:
     (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "own.py").write_text("def init(): ...\ndef run(files):\n    raise RuntimeError('no juice')\n")
+    (tmp_path / "code" / "own.py").write_text(
+        "def init(): ...\ndef run(files):\n    print('seed\\n' * 1000)\n    raise RuntimeError('no juice')\n"
+    )
     payload = tmp_path / "payload.csv"
     payload.write_text("1;2")
     server = {"type": "AzureMLBatch", "code_folder": tmp_path / "code", "scoring_script": "own.py"}
     settings = {"model_package": {"inferencing_server": server}, "smoke_test": {"payload": payload}}
     with pytest.raises(RegistrationFailed, match=r"the smoke test's job .* is Failed: .*no juice") as failed:
         deploy(packings["right"], batch("sour", **settings), connection)
-    assert any("no juice" in log for log in failed.value.logs.values())
+    assert any("no juice" in log and "/" in name for name, log in failed.value.logs.items())
+    assert all(len(log.splitlines()) <= LOG_LINES for log in failed.value.logs.values())
     assert "sour" not in azure.batch_endpoints
     (tmp_path / "code" / "own.py").write_text("def init(): ...\ndef run(files):\n    return files\n")
     deploy(packings["right"], batch("sour", **settings), connection)

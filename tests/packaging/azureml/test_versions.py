@@ -36,6 +36,7 @@ def test_auto_takes_the_version_that_has_the_content_and_otherwise_the_next(poli
     assert choose(AUTO, policy) == "1"
     assert choose(AUTO, policy, v1=OTHER, v9=OTHER, v10=OTHER, vbeta=OTHER) == "11"
     assert choose(AUTO, policy, v1=OURS, v2=OTHER) == registered(v1=OURS)[0]
+    assert choose(AUTO, policy, v3=OTHER, vauto=OTHER) == "4"
 
 
 def test_other_content_is_refused_with_both_digests_and_what_to_do() -> None:

@@ -1,7 +1,5 @@
 """Online endpoints: deployments, traffic, logs and requests."""
 
-import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from azure.ai.ml.entities import (
     OnlineRequestSettings,
     ProbeSettings,
 )
+from azure.ai.ml.exceptions import MlException
 from azure.core import PipelineClient
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.core.rest import HttpRequest
@@ -20,6 +19,7 @@ from azure.core.rest import HttpRequest
 from packhouse.packaging.azureml.client.changes import Changes
 
 DEPLOYMENT = "azureml-model-deployment"
+JSON = {"Content-Type": "application/json"}
 CONTAINERS = {"inference server": "inference-server", "storage initializer": "storage-initializer"}
 # What is an object of the SDK, and not a plain value.
 NESTED = {"request_settings": OnlineRequestSettings, "liveness_probe": ProbeSettings, "readiness_probe": ProbeSettings}
@@ -93,22 +93,29 @@ class OnlineEndpoints:
             for name, container in CONTAINERS.items()
         }
 
-    def invoke(self, endpoint: str, deployment: str, request: Any) -> str:
-        """Return what a deployment answers to a request of JSON, as any user of the SDK would ask it."""
-        with tempfile.TemporaryDirectory(prefix="packhouse-") as folder:
-            path = Path(folder, "request.json")
-            path.write_text(json.dumps(request), encoding="utf-8")
-            return str(self._client.online_endpoints.invoke(endpoint, request_file=str(path), deployment_name=deployment))
+    def invoke(self, endpoint: str, deployment: str, path: str) -> str:
+        """Return what a deployment answers to a file of JSON, as any user of the SDK would ask it.
+
+        The SDK cannot read errors that are not in Azure's own form, and tells no status then; so it is asked once more.
+        """
+        try:
+            return str(self._client.online_endpoints.invoke(endpoint, request_file=path, deployment_name=deployment))
+        except (AttributeError, MlException, TypeError):
+            return str(self._answer(endpoint, deployment, Path(path).read_bytes(), JSON).text())
 
     def post(
         self, endpoint: str, deployment: str | None, path: str, answer_path: str, headers: dict[str, str]
     ) -> dict[str, str]:
         """Post the bytes of a file, write what is answered into another, and return the headers of the answer.
 
-        Without a deployment, it is asked to which the traffic leads. Address and key are looked up once for many requests,
-        which `invoke` does for each.
+        Without a deployment, it is asked to which the traffic leads.
         """
-        content = Path(path).read_bytes()
+        response = self._answer(endpoint, deployment, Path(path).read_bytes(), headers)
+        Path(answer_path).write_bytes(response.content)
+        return {name.lower(): value for name, value in response.headers.items()}
+
+    def _answer(self, endpoint: str, deployment: str | None, content: bytes, headers: dict[str, str]) -> Any:
+        """Return the answer to a request. Address and key are looked up once for many, which `invoke` does for each."""
         named = {**headers, **({DEPLOYMENT: deployment} if deployment else {})}
         address, key = self._asked.get(endpoint) or self._address(endpoint)
         response = self._send(address, key, named, content)
@@ -117,8 +124,7 @@ class OnlineEndpoints:
             response = self._send(address, key, named, content)
         if response.status_code >= 400:
             raise HttpResponseError(message=f"it answered {response.status_code}: {response.text()}", response=response)
-        Path(answer_path).write_bytes(response.content)
-        return {name.lower(): value for name, value in response.headers.items()}
+        return response
 
     def _send(self, address: str, key: str, headers: dict[str, str], content: bytes) -> Any:
         request = HttpRequest("POST", address, headers={**headers, "Authorization": f"Bearer {key}"}, content=content)
