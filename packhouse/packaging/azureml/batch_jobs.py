@@ -29,7 +29,9 @@ def prepared_model(
     Raises:
         RegistrationFailed: the job did not complete.
     """
-    model = BatchModel(packaged, "a job of the batch endpoint", job.candidate(packaged.digest), run, scratch)
+    model = BatchModel(
+        packaged, "a job of the batch endpoint", job.candidate_on(packaged.digest, packaged.accelerator), run, scratch
+    )
     golden = (1, job.evaluation_of(packaged.digest, packaged.accelerator).sample_count)
     model.prepare(Payload.of(job, store), golden, *([(job.batch_size, None)] if scores else []))
     return model

@@ -105,4 +105,4 @@ class OnlineModel(ServedModel):
 def online_model(packaged: PackagedCandidate, job: PackagingJob, client: OnlineClient) -> ServedModel:
     """Return the model of a deployment, to be run by asking it."""
     where = f"the deployment {client.deployment} of the online endpoint {client.endpoint}"
-    return OnlineModel(packaged, where, client, job.candidate(packaged.digest))
+    return OnlineModel(packaged, where, client, job.candidate_on(packaged.digest, packaged.accelerator))

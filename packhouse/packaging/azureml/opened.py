@@ -58,7 +58,7 @@ def opened_deployment(package: Path, job: PackagingJob, workplace: Workplace, *,
         files = unpack(package, folder)
         (packaged,) = read_manifest(folder, files).candidates
         require_safe_model(folder, packaged)
-        accelerator, candidate = job.accelerator(packaged.accelerator), job.candidate(packaged.digest)
+        accelerator, candidate = job.accelerator(packaged.accelerator), job.candidate_on(packaged.digest, packaged.accelerator)
         ranked = next(item for item in job.by_accelerator[packaged.accelerator].ranked if item.candidate == packaged.digest)
         python = _python(job, ranked, workplace, Path(scratch), is_online=is_online)
         open_model = (
@@ -100,7 +100,7 @@ def _online(folder: Path, packaged: PackagedCandidate, job: PackagingJob, python
         ):
             client.wait_until_ready(process, log)
             environment = f"its scoring script behind {ONLINE_SERVER}"
-            yield ServedModel(packaged, environment, client, job.candidate(packaged.digest))
+            yield ServedModel(packaged, environment, client, job.candidate_on(packaged.digest, packaged.accelerator))
 
 
 @contextmanager
@@ -131,7 +131,13 @@ def _batch(folder: Path, packaged: PackagedCandidate, job: PackagingJob, python:
 
     place = scratch / "batch"
     place.mkdir()
-    yield BatchModel(packaged, "its scoring script, as a batch job runs it", job.candidate(packaged.digest), run, place)
+    yield BatchModel(
+        packaged,
+        "its scoring script, as a batch job runs it",
+        job.candidate_on(packaged.digest, packaged.accelerator),
+        run,
+        place,
+    )
 
 
 def _variables(folder: Path) -> dict[str, str]:

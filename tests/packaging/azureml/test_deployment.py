@@ -263,6 +263,16 @@ def test_the_generated_script_gives_what_was_evaluated(packing: Packing, is_onli
     assert [metric.packaged for metric in scored.metrics] == [1.0]
 
 
+@pytest.mark.real
+@KINDS
+def test_a_batch_that_the_accelerator_fixes_is_kept_to(tmp_path: Path, is_online: bool) -> None:
+    packing = make_packing(tmp_path, RIGHT, accelerators=[{"device": "cpu", "dimensions": {"n": 4}}])
+    packaging = deployment(is_online)
+    with packaging.open(packing.create(packaging), packing.job, packing.workplace) as opened:
+        scored = score(opened, packing.job, packing.workplace.store)
+    assert [metric.packaged for metric in scored.metrics] == [1.0]
+
+
 def test_samples_that_json_cannot_hold_are_told_before_a_batch_job_runs(packing: Packing, tmp_path: Path) -> None:
     stored = Payload.of(packing.job, packing.workplace.store)
     with np.load(stored.path) as samples:
