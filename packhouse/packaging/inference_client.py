@@ -1,6 +1,8 @@
 """A server of one model that runs here, on a Unix socket, and its client by the Open Inference Protocol v2."""
 
+import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,12 +25,25 @@ ANSWER_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.1
 SHOWN_LINES = 3
+MAX_SOCKET_BYTES = 107  # of a path, sun_path in unix(7)
+ROOM_BYTES = MAX_SOCKET_BYTES - len("/packhouse-12345678/shared/server.sock")
 
 
 def last_lines(log: str) -> str:
     """Return the last lines of a log, in one."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return " ".join(lines[-SHOWN_LINES:])
+
+
+@contextmanager
+def socket_folder() -> Iterator[Path]:
+    """Make a folder for a server's socket, and for what is beside it, as long as the context lasts.
+
+    It is where temporary files are, unless that has so long a path that there is no room for the socket's.
+    """
+    is_short = len(os.fsencode(tempfile.gettempdir())) <= ROOM_BYTES
+    with tempfile.TemporaryDirectory(prefix="packhouse-", dir=None if is_short else "/tmp") as folder:  # noqa: S108
+        yield Path(folder)
 
 
 @contextmanager

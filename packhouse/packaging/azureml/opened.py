@@ -19,7 +19,7 @@ from packhouse.packaging.azureml.batch_model import BatchModel
 from packhouse.packaging.azureml.environment import ONLINE_SERVER
 from packhouse.packaging.azureml.layout import CODE_FOLDER, SCRIPT
 from packhouse.packaging.azureml.server_log import last_words
-from packhouse.packaging.inference_client import Addresses, InferenceClient, running
+from packhouse.packaging.inference_client import Addresses, InferenceClient, running, socket_folder
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.tied import tied
@@ -79,8 +79,8 @@ def _python(job: PackagingJob, ranked: Ranked, workplace: Workplace, scratch: Pa
 @contextmanager
 def _online(folder: Path, packaged: PackagedCandidate, job: PackagingJob, python: str) -> Iterator[OpenModel]:
     """Run the script behind the inference server, on a Unix socket, so that no port is opened."""
-    with tempfile.TemporaryDirectory(prefix="packhouse-") as place:  # the path of a socket is short
-        socket, log = Path(place, SOCKET), Path(place, LOG)
+    with socket_folder() as place:
+        socket, log = place / SOCKET, place / LOG
         server = [
             "-m",
             "gunicorn",
@@ -95,7 +95,7 @@ def _online(folder: Path, packaged: PackagedCandidate, job: PackagingJob, python
             "AZUREML_ENTRY_SCRIPT": SCRIPT,
         }
         with (
-            running([python, *server], variables, Path(place), log) as process,
+            running([python, *server], variables, place, log) as process,
             InferenceClient(socket, ADDRESSES, last_words) as client,
         ):
             client.wait_until_ready(process, log)

@@ -20,7 +20,7 @@ from packhouse.packaging.docker.builders import SOCKET_FOLDER, BuilderFailed, fi
 from packhouse.packaging.docker.check import check_dockerfile
 from packhouse.packaging.docker.image_content import CONTENT
 from packhouse.packaging.docker.image_record import ImageRecord
-from packhouse.packaging.inference_client import Addresses, InferenceClient, running
+from packhouse.packaging.inference_client import Addresses, InferenceClient, running, socket_folder
 from packhouse.packaging.job import PackagingJob, Workplace
 from packhouse.packaging.manifest import PackagedCandidate
 from packhouse.packaging.runtime_packages import REQUIREMENTS, RUNTIME_FOLDER
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 SOCKET = "server.sock"
 LOG = "server.log"
-ROOM_BYTES = 107 - len("/packhouse-12345678/shared/server.sock")  # of the 107 that the path of a socket may have
 ANY_SIZE = ["--max-body-bytes", str(1 << 40)]  # batches are those of the evaluation, however large, and not those of clients
 Server = Callable[[Path, Path], AbstractContextManager[subprocess.Popen[bytes]]]
 
@@ -115,16 +114,11 @@ def _served(name: str, packaged: PackagedCandidate, job: PackagingJob, environme
     accelerator, candidate = job.accelerator(packaged.accelerator), job.candidate_on(packaged.digest, packaged.accelerator)
     with (
         device_locks(accelerator.devices([candidate.settings]), exclusive=False),
-        tempfile.TemporaryDirectory(prefix="packhouse-", dir=_short_folder()) as scratch,
+        socket_folder() as folder,
     ):
-        shared, log = Path(scratch, "shared"), Path(scratch, LOG)
+        shared, log = folder / "shared", folder / LOG
         shared.mkdir()
         shared.chmod(0o777)  # who serves is another user; the folder around it is this one's only
         with run(shared, log) as process, InferenceClient(shared / SOCKET, Addresses.of_protocol(name)) as client:
             client.wait_until_ready(process, log)
             yield ServedModel(packaged, environment, client, candidate)
-
-
-def _short_folder() -> str | None:
-    """Return where folders for sockets are made, other than where TMPDIR says; None where its path leaves room for them."""
-    return None if len(os.fsencode(tempfile.gettempdir())) <= ROOM_BYTES else "/tmp"  # noqa: S108 - everybody has it

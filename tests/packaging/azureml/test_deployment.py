@@ -1,6 +1,7 @@
 """A deployment before anything is asked of Azure: what is refused, what is in its package, and its script run here."""
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,18 @@ def test_the_generated_script_gives_what_was_evaluated(packing: Packing, is_onli
     assert validated.difference == 0
     assert "its scoring script" in validated.environment
     assert [metric.packaged for metric in scored.metrics] == [1.0]
+
+
+@pytest.mark.real
+def test_a_long_path_of_temporary_files_leaves_room_for_the_socket(
+    packing: Packing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    packaging = deployment()
+    with packaging.open(packing.create(packaging), packing.job, packing.workplace) as opened:
+        validate(opened, packing.job, packing.workplace.store)
 
 
 @pytest.mark.real
