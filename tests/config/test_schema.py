@@ -45,7 +45,7 @@ def test_example_names_the_schema_keeps_to_it_and_is_read(path: Path) -> None:
 @settings(deadline=None)
 @given(documents)
 def test_schema_accepts_all_that_may_be_written(written: Document) -> None:
-    VALIDATOR.validate(written)
+    assert list(VALIDATOR.iter_errors(written)) == []
 
 
 @pytest.mark.parametrize("value", [0, 0.5, True, "0"])

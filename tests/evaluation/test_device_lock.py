@@ -152,8 +152,10 @@ def test_the_wait_is_told_once(start: Start, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_without_a_wait_nothing_is_told(start: Start) -> None:
-    with device_lock("cpu", exclusive=True, waiting=lambda: pytest.fail("nobody holds it")):
-        pass
+    told: list[str] = []
+    with device_lock("cpu", exclusive=True, waiting=lambda: told.append("waiting")):
+        assert start("exclusive").says() == "waiting"
+    assert told == []
 
 
 def test_the_lock_is_free_after_an_exception(start: Start) -> None:

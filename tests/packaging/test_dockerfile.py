@@ -247,7 +247,9 @@ def test_a_long_path_of_temporary_files_leaves_room_for_the_socket(
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     with Dockerfile(name="points").open(package, packing.job, packing.workplace) as opened:
-        validate(opened, packing.job, packing.workplace.store)
+        assert not list(folder.iterdir())
+        (validated,) = validate(opened, packing.job, packing.workplace.store).models
+    assert validated.difference == 0
 
 
 def test_batches_that_are_larger_than_what_clients_may_send_are_scored_nevertheless(packing: Packing) -> None:

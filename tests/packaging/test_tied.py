@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from packhouse.packaging.tied import tied
+from tests.killed_runs import request_of_a_killed_run
 
 TIMEOUT_S = 60
 STARTS_AND_WAITS = """
@@ -65,18 +65,10 @@ def test_a_program_is_not_run_when_who_started_it_has_ended_already() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
 def test_nobody_goes_on_to_upload_to_mlflow_for_a_run_that_was_killed() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(TIMEOUT_S)
-        address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        with subprocess.Popen([sys.executable, "-c", ASKS_MLFLOW, address]) as asking:
-            connection, _ = server.accept()
-            connection.settimeout(TIMEOUT_S)
-            request = connection.recv(1 << 16)
-            asking.kill()
-        with connection:
-            while connection.recv(1 << 16):  # until its sender ends, or this times out
-                pass
-    assert b" HTTP/1.1\r\n" in request
+    def start(port: int) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-c", ASKS_MLFLOW, f"http://127.0.0.1:{port}"])
+
+    assert b" HTTP/1.1\r\n" in request_of_a_killed_run(start)
 
 
 def test_a_program_gets_its_arguments_and_input_and_gives_its_output_and_exit_code() -> None:

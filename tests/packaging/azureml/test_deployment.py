@@ -273,7 +273,9 @@ def test_a_long_path_of_temporary_files_leaves_room_for_the_socket(
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     packaging = deployment()
     with packaging.open(packing.create(packaging), packing.job, packing.workplace) as opened:
-        validate(opened, packing.job, packing.workplace.store)
+        assert not list(folder.iterdir())
+        (validated,) = validate(opened, packing.job, packing.workplace.store).models
+    assert validated.difference == 0
 
 
 @pytest.mark.real

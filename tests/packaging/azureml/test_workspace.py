@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -11,8 +10,8 @@ import pytest
 
 from packhouse.errors import RegistrationFailed
 from packhouse.packaging.azureml.workspace import AzureMLConnection, AzureMLSession
+from tests.killed_runs import request_of_a_killed_run
 
-TIMEOUT_S = 60
 NEVER_ANSWERS = [sys.executable, "-c", "import time; time.sleep(600)"]
 ANSWERS = [sys.executable, "-c", 'import sys; [print(\'{"ok": "found"}\', flush=True) for _ in sys.stdin]']
 MANY_FILES = 1100
@@ -63,16 +62,10 @@ def test_it_is_asked_however_many_files_are_open() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
 def test_nobody_goes_on_to_ask_azure_for_a_run_that_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("azure.ai.ml")
-    with socket.create_server(("127.0.0.1", 0)) as proxy:
-        proxy.settimeout(TIMEOUT_S)
+
+    def start(port: int) -> "subprocess.Popen[bytes]":
         for name in ("HTTPS_PROXY", "https_proxy"):
-            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
-        with subprocess.Popen([sys.executable, "-c", LOGS_IN]) as run:
-            connection, _ = proxy.accept()
-            connection.settimeout(TIMEOUT_S)
-            request = connection.recv(1 << 16)
-            run.kill()
-        with connection:
-            while connection.recv(1 << 16):  # until its sender ends, or this times out
-                pass
-    assert request.startswith(b"CONNECT ")
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+        return subprocess.Popen([sys.executable, "-c", LOGS_IN])
+
+    assert request_of_a_killed_run(start).startswith(b"CONNECT ")
